@@ -1,0 +1,102 @@
+"""Budgets as an author or caller writes them, and how they become limits."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import ROUND_DOWN, Decimal, InvalidOperation
+
+from quarterdeck.core.contract import EnvelopeBudget, Limits
+from quarterdeck.core.errors import UsageError
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)\Z")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+
+def seconds(value: str | int | float) -> float:
+    """A duration in seconds: a number of seconds, or text with a unit.
+
+    >>> seconds("15s"), seconds("24h"), seconds("250ms"), seconds(3)
+    (15.0, 86400.0, 0.25, 3.0)
+    """
+    if isinstance(value, str):
+        match = _DURATION.match(value)
+        if match is None:
+            raise UsageError("duration.invalid", f"{value!r} is not a duration; write 250ms, 15s, 5m, 24h or 7d")
+        return float(match[1]) * _SECONDS[match[2]]
+    if isinstance(value, bool) or not 0 <= value < 1e9:
+        raise UsageError("duration.invalid", f"{value!r} is not a duration in seconds")
+    return float(value)
+
+
+def microusd(value: str | int | float) -> int:
+    """Money in micro-dollars, from dollars; write amounts as text so that they are exact.
+
+    >>> microusd("0.20")
+    200000
+    """
+    try:
+        amount = Decimal(str(value)).scaleb(6).to_integral_value(ROUND_DOWN)
+    except InvalidOperation:
+        raise UsageError("budget.invalid", f"{value!r} is not an amount of dollars; write for example '0.20'") from None
+    if not amount.is_finite() or not 0 <= amount < 10**15:
+        raise UsageError("budget.invalid", f"{value!r} dollars is out of range")
+    return int(amount)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a run, a route, a tenant or everything together may consume; whatever is not named is not limited here.
+
+    ``turns`` are rounds of the loop, ``tools`` tool calls, ``tokens`` all tokens of all model calls, ``context`` tokens of one model
+    call, ``deadline`` wall-clock time from admission (``"15s"``), ``usd`` money (``"0.20"``).
+    """
+
+    turns: int | None = None
+    tools: int | None = None
+    tokens: int | None = None
+    context: int | None = None
+    deadline: str | float | None = None
+    usd: str | int | float | None = None
+    model_calls: int | None = None
+    retries: int | None = None
+    repeats: int | None = None
+
+    def limits(self) -> Limits:
+        """The same, in the core's units. Raises :class:`UsageError` for negative or absurd numbers."""
+        for name in ("turns", "tools", "tokens", "context", "model_calls", "retries", "repeats"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not 0 <= value < 2**53):
+                raise UsageError("budget.invalid", f"{name}={value!r} must be a whole number from 0")
+        return Limits(
+            turns=self.turns,
+            tool_calls=self.tools,
+            tokens=self.tokens,
+            context=self.context,
+            deadline_ms=None if self.deadline is None else int(seconds(self.deadline) * 1_000),
+            cost_microusd=None if self.usd is None else microusd(self.usd),
+            model_calls=self.model_calls,
+            retries=self.retries,
+            repeats=self.repeats,
+        )
+
+
+def envelope_limits(budget: EnvelopeBudget) -> Limits:
+    """The limits of an envelope's budget."""
+    return Budget(
+        turns=budget.max_steps,
+        tools=budget.max_tools,
+        tokens=budget.max_tokens,
+        context=budget.max_context,
+        deadline=None if budget.deadline_ms is None else budget.deadline_ms / 1_000,
+        usd=budget.max_cost_usd,
+    ).limits()
+
+
+def overlaid(base: Limits, over: Limits) -> Limits:
+    """``over`` where it says something, else ``base``."""
+    merged = {}
+    for name in base.__struct_fields__:
+        own = getattr(over, name)
+        merged[name] = getattr(base, name) if own is None else own
+    return Limits(**merged)

@@ -1,0 +1,137 @@
+"""Runs as people see them: the folded journal with its contents, ready for printing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from quarterdeck.core import events as ev
+from quarterdeck.core.errors import UsageError
+from quarterdeck.core.fold import fold_all
+from quarterdeck.core.state import RunState
+from quarterdeck.core.vocabulary import TERMINAL, Status
+from quarterdeck.ports.store import Insights, RunRow, StoredEvent
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """How a run stands: its status, stop reason and code, what it said, what its effects came to, what it cost.
+
+    ``str(result)`` is the text; ``ok`` whether it succeeded; ``done`` whether it has ended.
+    """
+
+    run_id: str
+    status: str
+    reason: str
+    code: str
+    text: str
+    partial: bool
+    effects: dict[str, int]
+    spent: dict[str, int]
+    waiting_on: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run succeeded."""
+        return self.status == Status.SUCCEEDED
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended."""
+        return self.status in TERMINAL
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class EventView(msgspec.Struct, frozen=True):
+    """One event of a run: its sequence, kind, body, and its payload where that is shown."""
+
+    seq: int
+    kind: str
+    at_us: int
+    body: dict[str, object]
+    content: object = None
+
+
+def read_all(insights: Insights, run_id: str) -> list[StoredEvent]:
+    """Every event of a run; raises :class:`UsageError` (``run.unknown``) if there is none."""
+    found: list[StoredEvent] = []
+    while page := insights.events(run_id, len(found)):
+        found.extend(page)
+    if not found:
+        raise UsageError("run.unknown", f"no run is called {run_id!r}; `quarterdeck runs ls` lists them")
+    return found
+
+
+def state_of(stored: Iterable[StoredEvent]) -> RunState:
+    """The fold of stored events."""
+    return fold_all(ev.decode(item.body) for item in stored)
+
+
+def result_of(insights: Insights, run_id: str) -> RunResult:
+    """How a run stands now: from its last event if it has ended, else from the fold of its journal."""
+    row = insights.run(run_id)
+    if row is not None and row.status in TERMINAL:
+        last = insights.events(run_id, row.seq - 1)[-1]
+        event = ev.decode(last.body)
+        if isinstance(event, ev.RunFinished):
+            output: dict[str, object] = msgspec.json.decode(last.payload) if last.payload is not None else {}
+            text, partial = str(output.get("text", "")), bool(output.get("partial", False))
+            return RunResult(run_id, event.status, event.reason, event.code, text, partial, event.effects, event.spent)
+    state = state_of(read_all(insights, run_id))
+    return RunResult(
+        run_id,
+        state.status,
+        state.reason or "",
+        state.code,
+        "",
+        False,
+        state.effects.counts(),
+        dict(state.spent),
+        state.waiting_on,
+    )
+
+
+def event_views(stored: Sequence[StoredEvent], *, content: bool) -> list[EventView]:
+    """Events for printing; contents only on request."""
+    views = []
+    for item in stored:
+        body = msgspec.json.decode(item.body, type=dict[str, object])
+        shown = msgspec.json.decode(item.payload) if content and item.payload is not None else None
+        views.append(EventView(item.seq, str(body.pop("kind")), int(str(body.pop("at_us"))), body, shown))
+    return views
+
+
+class RunView(msgspec.Struct, frozen=True):
+    """One run in full: its row, its contract, and what the fold of its journal says."""
+
+    row: RunRow
+    contract: dict[str, object]
+    result: RunResult
+    turn: int
+    open_effects: tuple[str, ...]
+    unknown_effects: tuple[str, ...]
+    approvals: dict[str, str]
+    checkpoint: int
+
+
+def run_view(insights: Insights, run_id: str) -> RunView:
+    """Everything that is known of one run, without contents."""
+    stored = read_all(insights, run_id)
+    state = state_of(stored)
+    row = insights.run(run_id)
+    if row is None:
+        raise UsageError("run.unknown", f"no run is called {run_id!r}; `quarterdeck runs ls` lists them")
+    contract = msgspec.to_builtins(state.contract)
+    approvals = {name: mark.outcome for name, mark in state.approvals.items()}
+    return RunView(
+        row,
+        contract,
+        result_of(insights, run_id),
+        state.turn,
+        tuple(state.open),
+        tuple(sorted(state.unknown)),
+        approvals,
+        state.seq,
+    )

@@ -1,0 +1,172 @@
+"""``quarterdeck run``: admit a run, see it come to rest or end, say how.
+
+If nobody owns the store, a runtime of the deck is started in this process and the run is driven here, with whatever else is ready
+in the store. If another process owns it, the run is admitted as a visitor and driven there. Which of the two it is, is found by
+trying to become the owner: there is no moment between asking and acting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from quarterdeck.app.admission import Admission
+from quarterdeck.app.clock import SystemClock, SystemEntropy
+from quarterdeck.app.deck import Quarterdeck
+from quarterdeck.app.runtime import RunHandle, Runtime
+from quarterdeck.app.views import RunResult, result_of
+from quarterdeck.app.wiring import budget_version, check_deck
+from quarterdeck.cli.following import EventPrinter, is_at_rest, stored_until_end
+from quarterdeck.cli.printing import note
+from quarterdeck.cli.storefile import ask_store, incarnation_of, owner_of, reading
+from quarterdeck.core.commit import Refused
+from quarterdeck.core.contract import Envelope
+from quarterdeck.core.errors import Unavailable, UsageError
+from quarterdeck.ports.store import StoredEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """How a run is watched: ``follow`` prints its events until it has ended, else it is awaited until it rests."""
+
+    printer: EventPrinter
+    follow: bool
+    timeout_s: float | None = None
+
+
+@dataclass(slots=True)
+class Ended:
+    """How the run stands when the watching has ended, and whether somebody ended it before the run came to rest."""
+
+    result: RunResult
+    interrupted: bool = False
+
+
+@dataclass(slots=True)
+class _Interrupts:
+    """SIGINT and SIGTERM while a runtime is up: the first lets active runs come to rest, the second lets go of them."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def install(self) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def interrupted() -> None:
+            if self.asked.is_set() and task is not None:
+                task.cancel()
+            self.asked.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupted)
+
+
+def run(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Watching) -> Ended:
+    """Admit a run and watch it. Raises what admission raises; the run goes on whatever happens to this process."""
+    check_deck(deck)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_as_owner(deck, path, envelope, watching))
+    except Unavailable as error:
+        if error.code != "store.owned":
+            raise
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    return _as_visitor(deck, path, envelope, watching)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _as_owner(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Watching) -> Ended:
+    interrupts = _Interrupts()
+    async with deck.start(path) as runtime:
+        handle = await runtime.admit(envelope)
+        _announce(handle.id, existing=handle.existing, owner=None)
+        interrupts.install()
+        watcher = asyncio.ensure_future(_watch(runtime, handle, watching))
+        asked = asyncio.ensure_future(interrupts.asked.wait())
+        first = asyncio.ensure_future(_first(watcher, asked, watching.timeout_s))
+        try:
+            await runtime.unless_failed(first)
+        finally:
+            for task in (first, asked, watcher):
+                task.cancel()
+            await asyncio.gather(first, asked, watcher, return_exceptions=True)
+        watching.printer.break_line()
+        if watcher.cancelled():
+            note("this runtime stops; what it is doing may come to rest first (Ctrl-C: at once)")
+        else:
+            watcher.result()
+    with reading(path) as insights:
+        return Ended(result_of(insights, handle.id), interrupts.asked.is_set())
+
+
+async def _first(watcher: asyncio.Future[None], asked: asyncio.Future[bool], timeout_s: float | None) -> None:
+    await asyncio.wait((watcher, asked), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _watch(runtime: Runtime, handle: RunHandle, watching: Watching) -> None:
+    if not watching.follow:
+        await handle.rest()
+        return
+    async for entry in runtime.follow(handle.id):
+        if entry.seq:
+            watching.printer.stored(StoredEvent(entry.seq, entry.body, entry.payload, None, b""))
+        else:
+            watching.printer.delta(entry.delta)
+
+
+def _as_visitor(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Watching) -> Ended:
+    run_id, existing = _admit(deck, path, envelope)
+    owner = owner_of(path)
+    _announce(run_id, existing=existing, owner=owner)
+    give_up_s = None if watching.timeout_s is None else time.monotonic() + watching.timeout_s
+    interrupted = False
+    with reading(path) as insights:
+        try:
+            for stored in stored_until_end(insights, run_id, 0, follow=True):
+                if stored is not None:
+                    if watching.follow:
+                        watching.printer.stored(stored)
+                elif not watching.follow and is_at_rest(insights, run_id):
+                    break
+                elif give_up_s is not None and time.monotonic() > give_up_s:
+                    break
+                elif owner is not None and owner_of(path) is None:
+                    owner = None
+                    note("the process that owned the store has ended; the run goes on when a runtime starts")
+        except KeyboardInterrupt:
+            interrupted = True
+        return Ended(result_of(insights, run_id), interrupted)
+
+
+def _admit(deck: Quarterdeck, path: Path, envelope: Envelope) -> tuple[str, bool]:
+    """Make the run a committed row beside its owner, under the policy set that the owner has in force; its id, and if it was there."""
+    specs = {name: tool.spec for name, tool in deck.tools.items()}
+    admission = Admission(deck.routes, deck.agents, specs, SystemClock(), SystemEntropy())
+    with reading(path) as insights:
+        facts = {row.name: row.value for row in insights.facts()}
+    contract, payload = admission.contract(envelope, facts.get("policy", ""), budget_version(deck))
+    outcome = ask_store(path, admission.commit(contract, payload, envelope, incarnation_of(path)))
+    if not isinstance(outcome, Refused):
+        return contract.run_id, False
+    if outcome.guard == "key":
+        return outcome.detail, True
+    if outcome.guard == "digest":
+        text = f"key {envelope.idempotency_key!r} was used for another request (run {outcome.detail}); use a new key"
+        raise UsageError("idempotency.body_differs", text)
+    raise UsageError(f"admission.{outcome.guard}", f"run {contract.run_id} was not admitted: {outcome.detail or outcome.guard}")
+
+
+def _announce(run_id: str, *, existing: bool, owner: int | None) -> None:
+    where = "in this process" if owner is None else f"by process {owner}"
+    note(f"run {run_id} {'exists already under this key' if existing else 'is admitted'}; it is driven {where}")

@@ -1,0 +1,104 @@
+"""Which deck and which store a command means: flags, then ``QUARTERDECK_*`` variables, then ``quarterdeck.toml``.
+
+The file has one table; a key that is not known is an error, because a misspelt one would be a setting that silently is not made::
+
+    [quarterdeck]
+    app = "support.agents:deck"
+    store = "sqlite:///support.db"
+
+It is looked for in the working directory, or named in place of APP. Its paths, and the modules it names, are relative to its folder.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from quarterdeck.app.runtime import DEFAULT_STORE, store_path
+from quarterdeck.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from quarterdeck.app.deck import Quarterdeck
+
+FILE = "quarterdeck.toml"
+APP_VARIABLE = "QUARTERDECK_APP"
+STORE_VARIABLE = "QUARTERDECK_STORE"
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    app: str | None = None
+    store: str | None = None
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    quarterdeck: _Table = _Table()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the three places say together. ``folder`` is where modules of the app are looked for first."""
+
+    app: str | None
+    store: Path
+    folder: Path
+
+    def deck(self) -> Quarterdeck:
+        """The deck of ``app``; raises :class:`UsageError` if none is named or it is not there. Importing it runs its code."""
+        if self.app is None:
+            raise UsageError("app.unnamed", f"no deck is named; use --app module:deck, {APP_VARIABLE} or {FILE}")
+        return _imported(self.app, self.folder)
+
+
+def settings(app: str | None, store: str | None) -> Settings:
+    """The settings of a command whose flags are ``app`` and ``store``. Reads the file and the environment, imports nothing."""
+    app = app or os.environ.get(APP_VARIABLE) or None
+    store = store or os.environ.get(STORE_VARIABLE) or None
+    folder = Path.cwd()
+    file = folder / FILE
+    if app is not None and app.endswith(".toml"):
+        file, app = Path(app).absolute(), None
+        if not file.is_file():
+            raise UsageError("config.missing", f"there is no file {file}; name a module:deck or a quarterdeck.toml")
+    found = _read(file) if file.is_file() else _Table()
+    if app is None and found.app is not None:
+        app, folder = found.app, file.parent
+    if store is None:
+        return Settings(app, file.parent / store_path(found.store or DEFAULT_STORE), folder)
+    return Settings(app, store_path(store), folder)
+
+
+def _read(file: Path) -> _Table:
+    try:
+        return msgspec.convert(tomllib.loads(file.read_text("utf-8")), _File).quarterdeck
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError("config.invalid", f"{file} is not TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise UsageError("config.invalid", f"{file}: {error}; it may have [quarterdeck] with app and store") from None
+
+
+def _imported(app: str, folder: Path) -> Quarterdeck:
+    from quarterdeck.app.deck import Quarterdeck
+
+    module_name, _, attribute = app.partition(":")
+    if not module_name or not attribute:
+        raise UsageError("app.invalid", f"{app!r} does not name a deck; write module:deck, as in support.agents:deck")
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise UsageError("app.missing", f"there is no module {error.name!r} in {folder}; name it as module:deck") from None
+    found = getattr(module, attribute, None)
+    if not isinstance(found, Quarterdeck):
+        decks = [name for name, value in vars(module).items() if isinstance(value, Quarterdeck)]
+        raise UsageError("app.invalid", f"{app!r} is no deck; {module_name} has: {', '.join(decks) or 'none'}")
+    return found

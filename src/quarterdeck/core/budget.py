@@ -1,0 +1,110 @@
+"""Run budgets and the tree of shared accounts above them.
+
+A run checks its own limits from its folded state. Shared accounts (route, tenant, all) are not touched per step: the run leases a
+*slice* of each limited dimension, which the account counts as reserved, and spends from it; what was spent is reported, and the
+rest returned, when the run waits or ends. So ``committed + reserved <= limit`` holds on every account at every commit, whatever
+runs at once, and the ledger is the fold of all journals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from quarterdeck.core.contract import Limits
+from quarterdeck.core.events import Move
+from quarterdeck.core.state import RunState
+from quarterdeck.core.vocabulary import Dimension
+
+SHARED = (Dimension.MODEL_CALLS, Dimension.TOOL_CALLS, Dimension.TOKENS, Dimension.COST)
+"""The dimensions that shared accounts count."""
+SLICE_FRACTION = 64
+"""A slice is at least 1/64 of the account's limit, if the run could use that much."""
+
+
+class Account(msgspec.Struct, frozen=True):
+    """One shared account as a run sees it: its name, such as ``tenant:acme``, and its limits (``None``: counted, not limited)."""
+
+    name: str
+    limits: Limits
+
+
+def shortfall(state: RunState, need: Mapping[str, int]) -> str | None:
+    """The first dimension in which the run's own limits do not cover ``need`` on top of what is spent and reserved."""
+    limits = state.contract.limits
+    spent, reserved = state.spent, state.reserved
+    for dimension, amount in need.items():
+        limit = getattr(limits, dimension)
+        if limit is not None and spent.get(dimension, 0) + reserved.get(dimension, 0) + amount > limit:
+            return dimension
+    return None
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """One limited dimension of one shared account above a run."""
+
+    account: str
+    dimension: str
+    limit: int
+
+
+def bounds(accounts: Sequence[Account]) -> tuple[Bound, ...]:
+    """Every limited dimension of these accounts, in their order; what is not limited is only counted."""
+    found = []
+    for account in accounts:
+        for dimension in SHARED:
+            limit = account.limits.limit(dimension)
+            if limit is not None:
+                found.append(Bound(account.name, dimension.value, limit))
+    return tuple(found)
+
+
+def leases(state: RunState, need: Mapping[str, int], limited: Sequence[Bound], *, exact: bool = False) -> tuple[Move, ...]:
+    """The slices that must be leased before ``need`` may be reserved; empty when the slices held cover it.
+
+    A lease asks for a round amount so that the next steps need none, unless ``exact`` (the account was nearly empty the first
+    time). Accounts come in the order given, which is the same for every run, so two runs cannot wait for each other.
+    """
+    moves: list[Move] = []
+    for bound in limited:
+        dimension = bound.dimension
+        amount = need.get(dimension)
+        if amount:
+            held = state.slices.get((bound.account, dimension), 0)
+            missing = state.unreported.get(dimension, 0) + state.reserved.get(dimension, 0) + amount - held
+            if missing > 0:
+                leased = missing if exact else _rounded(state, dimension, missing, bound.limit)
+                moves.append(Move(bound.account, dimension, leased=leased))
+    return tuple(moves)
+
+
+def _rounded(state: RunState, dimension: str, missing: int, limit: int) -> int:
+    own: int | None = getattr(state.contract.limits, dimension)
+    wanted = max(missing, limit // SLICE_FRACTION)
+    if own is None:
+        return wanted
+    left = own - state.spent.get(dimension, 0) - state.reserved.get(dimension, 0)
+    return max(missing, min(wanted, left))
+
+
+def report(state: RunState, accounts: Sequence[Account]) -> tuple[Move, ...]:
+    """The moves that return every slice and report all spending since the last report; for a run that waits or ends."""
+    moves: list[Move] = []
+    for account in accounts:
+        for dimension in SHARED:
+            held = state.slices.get((account.name, dimension), 0)
+            spent = state.unreported.get(dimension, 0)
+            if held or spent:
+                moves.append(Move(account.name, str(dimension), returned=held, spent=spent))
+    return tuple(moves)
+
+
+def nearing(state: RunState, need: Mapping[str, int], fraction: float) -> str | None:
+    """The first limited dimension of which ``need`` would bring the run beyond ``fraction`` of its limit."""
+    limits = state.contract.limits
+    for dimension, amount in need.items():
+        limit = getattr(limits, dimension)
+        if limit is not None and state.spent.get(dimension, 0) + state.reserved.get(dimension, 0) + amount > limit * fraction:
+            return dimension
+    return None

@@ -1,0 +1,234 @@
+"""The events of a run's journal, all in the past tense, as one closed union.
+
+An event has a *body* (what is known: names, digests, counts, decisions) and may have a *payload* (contents: arguments, results,
+messages), which is kept apart so that it can be erased. Folding needs bodies only. Events are encoded as JSON with a ``kind``
+tag; a kind is never reused with another meaning, and fields are only ever added with a default.
+
+>>> encode(RunStarted(at_us=5, worker="w1", epoch=1))
+b'{"kind":"run.started","at_us":5,"worker":"w1","epoch":1}'
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from quarterdeck.core.contract import RunContract
+from quarterdeck.core.errors import Corrupt
+from quarterdeck.core.labels import Labels
+from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, Ruling, Status, StopReason
+
+
+class _Event(msgspec.Struct, frozen=True, gc=False, tag_field="kind", omit_defaults=True):
+    at_us: int
+
+
+class RunAdmitted(_Event, frozen=True, tag="run.admitted"):
+    """The run exists. Payload: what the caller sent, as canonical JSON; ``tokens`` is its estimated size as a message."""
+
+    contract: RunContract
+    tokens: int = 0
+
+
+class RunStarted(_Event, frozen=True, tag="run.started"):
+    """A worker holds the run, under this epoch; epochs after the first follow a wait or a crash."""
+
+    worker: str
+    epoch: int
+
+
+class RunWaiting(_Event, frozen=True, tag="run.waiting"):
+    """The run is rows only now. ``on`` names what wakes it; ``wake_at_us`` is the latest time at which it wakes by itself."""
+
+    reason: StopReason
+    code: str
+    on: tuple[str, ...]
+    wake_at_us: int | None = None
+
+
+class RunFinished(_Event, frozen=True, tag="run.finished"):
+    """The run has ended for good, with what became of its effects and what it consumed. Payload: its result."""
+
+    status: Status
+    reason: StopReason
+    code: str
+    effects: dict[str, int] = {}
+    spent: dict[str, int] = {}
+
+
+class CancelRequested(_Event, frozen=True, tag="run.cancel_requested"):
+    """Somebody wants the run to stop; no intent commits after this one."""
+
+    by: str
+    reason: str
+
+
+class GateDecided(_Event, frozen=True, tag="gate.decided"):
+    """What the gate answered to one proposal, and on what grounds. ``reserve`` is the worst case that is set aside."""
+
+    call: str
+    proposal: ProposalKind
+    name: str
+    digest: str
+    ruling: Ruling
+    reasons: tuple[str, ...] = ()
+    reserve: dict[str, int] = {}
+    policy: str = ""
+    approval: str | None = None
+
+
+class Planned(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A call that a model proposed: its step's key, the model's own id for it, and the tool it names (perhaps no such tool)."""
+
+    call: str
+    call_id: str
+    tool: str
+
+
+class ModelOpened(_Event, frozen=True, tag="model.opened"):
+    """The intent of one model call. The model sees turns ``first`` up to the present; ``omitted`` earlier ones are left out."""
+
+    call: str
+    model: str
+    key: str
+    perform_by_us: int
+    max_output_tokens: int
+    first: int = 0
+    omitted: int = 0
+
+
+class ModelClosed(_Event, frozen=True, tag="model.closed"):
+    """The receipt of a model call, with what was billed; ``said`` if there was text. Payload: text and calls as written."""
+
+    call: str
+    status: ReceiptStatus
+    code: str = ""
+    model: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_microusd: int = 0
+    attempts: int = 1
+    tokens: int = 0
+    finish: str = ""
+    calls: tuple[Planned, ...] = ()
+    said: bool = False
+
+
+class ToolOpened(_Event, frozen=True, tag="tool.opened"):
+    """The intent of one tool call, under the idempotency key that the tool receives."""
+
+    call: str
+    tool: str
+    effect: EffectClass
+    digest: str
+    key: str
+    perform_by_us: int
+    idempotent: bool = False
+    reconcilable: bool = False
+
+
+class ToolClosed(_Event, frozen=True, tag="tool.closed"):
+    """The receipt of a tool call. Payload: the result, or the error as the model may see it."""
+
+    call: str
+    status: ReceiptStatus
+    code: str = ""
+    cost_microusd: int = 0
+    attempts: int = 1
+    tokens: int = 0
+    labels: Labels | None = None
+
+
+class EffectReopened(_Event, frozen=True, tag="effect.reopened"):
+    """After a crash, an open intent whose effect may be repeated is about to be performed again, under its old key."""
+
+    call: str
+    perform_by_us: int
+
+
+class EffectResolved(_Event, frozen=True, tag="effect.resolved"):
+    """An effect that was unknown is known now: a late receipt, or a person, says how it ended. Payload: the evidence."""
+
+    call: str
+    status: ReceiptStatus
+    by: str
+
+
+class Move(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One movement on a shared account in one dimension: amounts newly ``leased`` to, ``returned`` by and ``spent`` by a run."""
+
+    account: str
+    dimension: str
+    leased: int = 0
+    returned: int = 0
+    spent: int = 0
+
+
+class BudgetMoved(_Event, frozen=True, tag="budget.moved"):
+    """Slices of shared accounts were leased to this run, or came back. A ``report`` states all that was spent since the last."""
+
+    moves: tuple[Move, ...]
+    report: bool = False
+
+
+class ApprovalRequested(_Event, frozen=True, tag="approval.requested"):
+    """One exact proposal waits for a person until ``expires_at_us``. Payload: what the person is shown."""
+
+    approval: str
+    call: str
+    digest: str
+    expires_at_us: int
+    reasons: tuple[str, ...] = ()
+
+
+class ApprovalDecided(_Event, frozen=True, tag="approval.decided"):
+    """A person (or the clock) answered: ``approved``, ``rejected`` or ``expired``."""
+
+    approval: str
+    outcome: str
+    by: str
+    reason: str = ""
+
+
+Event = (
+    RunAdmitted
+    | RunStarted
+    | RunWaiting
+    | RunFinished
+    | CancelRequested
+    | GateDecided
+    | ModelOpened
+    | ModelClosed
+    | ToolOpened
+    | ToolClosed
+    | EffectReopened
+    | EffectResolved
+    | BudgetMoved
+    | ApprovalRequested
+    | ApprovalDecided
+)
+"""Every event that a journal can hold."""
+
+KINDS: dict[str, type] = {str(kind.__struct_config__.tag): kind for kind in Event.__args__}
+"""Event kinds by tag; the catalogue in the docs is checked against it."""
+_KIND_OF: dict[type, str] = {kind: tag for tag, kind in KINDS.items()}
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+def kind_of(event: Event) -> str:
+    """The dotted kind of an event."""
+    return _KIND_OF[type(event)]
+
+
+def encode(event: Event) -> bytes:
+    """An event's body as JSON bytes; what is hashed and stored."""
+    return _ENCODER.encode(event)
+
+
+def decode(body: bytes) -> Event:
+    """The event of stored bytes; raises :class:`Corrupt` (``journal.event``) for anything that no version of this code wrote."""
+    try:
+        return _DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Corrupt("journal.event", f"a stored event cannot be read ({error}); verify the journal") from None

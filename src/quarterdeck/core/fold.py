@@ -1,0 +1,257 @@
+"""``state = fold(events)``: how each event changes what is known of a run.
+
+Folding is total over the closed union of events, never looks at payloads, and is deterministic: the same journal gives the same
+state on every version that can read it. It consumes the state that it is given (the caller keeps no older one), which is what
+keeps the cost of one event independent of the length of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from quarterdeck.core import events as ev
+from quarterdeck.core.errors import Corrupt
+from quarterdeck.core.state import ApprovalMark, CallMark, OpenEffect, RunState, TurnMark
+from quarterdeck.core.transitions import successor
+from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, Ruling
+
+DENIAL_TOKENS = 24
+"""What a denial's message to the model is counted as."""
+
+
+def start(event: ev.Event) -> RunState:
+    """The state after a journal's first event, which must be ``run.admitted``."""
+    if not isinstance(event, ev.RunAdmitted):
+        raise Corrupt("journal.first_event", "a journal must begin with run.admitted; it is not trustworthy")
+    return RunState(
+        contract=event.contract,
+        status=successor(None, "run.admitted"),
+        input_tokens=event.tokens,
+        last_event_at_us=event.at_us,
+    )
+
+
+def fold(state: RunState, event: ev.Event) -> RunState:
+    """The state after one more event. Raises :class:`Corrupt` where the event cannot follow."""
+    _APPLY[type(event)](state, event)
+    state.seq += 1
+    state.last_event_at_us = event.at_us
+    return state
+
+
+def fold_all(events: Iterable[ev.Event]) -> RunState:
+    """The state of a whole journal."""
+    iterator = iter(events)
+    try:
+        state = start(next(iterator))
+    except StopIteration:
+        raise Corrupt("journal.empty", "a run without events exists; verify the journal") from None
+    for event in iterator:
+        fold(state, event)
+    return state
+
+
+def _admitted(state: RunState, event: ev.RunAdmitted) -> None:
+    raise Corrupt("journal.transition", "run.admitted appears twice; the journal is not trustworthy")
+
+
+def _started(state: RunState, event: ev.RunStarted) -> None:
+    state.status = successor(state.status, "run.started")
+    state.epoch = event.epoch
+    state.waiting_on, state.wake_at_us, state.reason, state.code = (), None, None, ""
+
+
+def _waiting(state: RunState, event: ev.RunWaiting) -> None:
+    state.status = successor(state.status, "run.waiting")
+    state.reason, state.code = event.reason, event.code
+    state.waiting_on, state.wake_at_us = event.on, event.wake_at_us
+
+
+def _finished(state: RunState, event: ev.RunFinished) -> None:
+    state.status = successor(state.status, "run.finished", event.status)
+    state.reason, state.code = event.reason, event.code
+    state.waiting_on, state.wake_at_us = (), None
+
+
+def _cancel_requested(state: RunState, event: ev.CancelRequested) -> None:
+    state.cancelled_by = state.cancelled_by or event.by
+
+
+def _decided(state: RunState, event: ev.GateDecided) -> None:
+    if event.ruling is Ruling.ALLOW or event.ruling is Ruling.REDACT:
+        if event.reserve:
+            state.reserves[event.call] = event.reserve
+            reserved = state.reserved
+            for dimension, amount in event.reserve.items():
+                reserved[dimension] = reserved.get(dimension, 0) + amount
+    elif event.ruling is Ruling.DENY:
+        if not state.limited and event.reasons and event.reasons[0].startswith("budget."):
+            state.limited = event.reasons[0]
+        if event.proposal is ProposalKind.REPLY:
+            state.replied = False
+            state.denied_replies += 1
+            state.turns[-1].tokens += DENIAL_TOKENS
+    mark = state.calls.get(event.call)
+    if mark is None:
+        return
+    if mark.ruling is None:
+        state.digests[event.digest] = state.digests.get(event.digest, 0) + 1
+    mark.ruling, mark.reasons = event.ruling, event.reasons
+    if event.ruling is Ruling.DENY:
+        mark.closed = ReceiptStatus.FAILED
+        state.turns[-1].tokens += DENIAL_TOKENS
+
+
+def _model_opened(state: RunState, event: ev.ModelOpened) -> None:
+    state.calls.clear()
+    state.replied = False
+    state.model_failed = ""
+    state.open[event.call] = OpenEffect(
+        event.call,
+        event.model,
+        EffectClass.READ,
+        "",
+        event.key,
+        event.perform_by_us,
+        event.at_us,
+        state.epoch,
+        model=True,
+    )
+
+
+def _model_closed(state: RunState, event: ev.ModelClosed) -> None:
+    _close(state, event.call)
+    tokens = event.input_tokens + event.output_tokens
+    _spend(state, "turns", 1)
+    _spend(state, "model_calls", 1)
+    _spend(state, "tokens", tokens)
+    _spend(state, "cost_microusd", event.cost_microusd)
+    _spend(state, "retries", event.attempts - 1)
+    if event.status is not ReceiptStatus.SUCCEEDED:
+        state.model_failed = event.code
+        state.model_failures += 1
+        return
+    state.model_failures = 0
+    state.turns.append(TurnMark(state.turn, state.seq + 1, event.tokens))
+    state.turn += 1
+    for planned in event.calls:
+        state.calls[planned.call] = CallMark(planned.tool, planned.call_id)
+    state.replied = not event.calls
+    state.said = state.said or event.said
+
+
+def _tool_opened(state: RunState, event: ev.ToolOpened) -> None:
+    state.open[event.call] = OpenEffect(
+        event.call,
+        event.tool,
+        event.effect,
+        event.digest,
+        event.key,
+        event.perform_by_us,
+        event.at_us,
+        state.epoch,
+        event.idempotent,
+        event.reconcilable,
+    )
+    if (mark := state.calls.get(event.call)) is not None:
+        mark.opened = True
+
+
+def _tool_closed(state: RunState, event: ev.ToolClosed) -> None:
+    effect = _close(state, event.call)
+    _spend(state, "tool_calls", 1)
+    _spend(state, "cost_microusd", event.cost_microusd)
+    _spend(state, "retries", event.attempts - 1)
+    if event.status is ReceiptStatus.SUCCEEDED:
+        state.effects.succeeded += 1
+        state.succeeded_tools.add(effect.name)
+    elif event.status is ReceiptStatus.FAILED:
+        state.effects.failed += 1
+    else:
+        state.effects.unknown += 1
+        state.unknown.add(event.call)
+    if event.labels is not None:
+        state.labels = state.labels.joined(event.labels)
+    if (mark := state.calls.get(event.call)) is not None:
+        mark.closed = event.status
+        state.turns[-1].tokens += event.tokens
+
+
+def _reopened(state: RunState, event: ev.EffectReopened) -> None:
+    effect = state.open.get(event.call)
+    if effect is None:
+        raise Corrupt("journal.receipt", f"effect {event.call} was reopened but is not open; the journal is not trustworthy")
+    effect.perform_by_us, effect.epoch = event.perform_by_us, state.epoch
+
+
+def _resolved(state: RunState, event: ev.EffectResolved) -> None:
+    if event.call in state.unknown and event.status is not ReceiptStatus.UNKNOWN:
+        state.unknown.discard(event.call)
+        state.effects.unknown -= 1
+        if event.status is ReceiptStatus.SUCCEEDED:
+            state.effects.succeeded += 1
+        else:
+            state.effects.failed += 1
+        if (mark := state.calls.get(event.call)) is not None:
+            mark.closed = event.status
+
+
+def _moved(state: RunState, event: ev.BudgetMoved) -> None:
+    for move in event.moves:
+        key = (move.account, move.dimension)
+        held = state.slices.get(key, 0) + move.leased - move.returned
+        if held:
+            state.slices[key] = held
+        else:
+            state.slices.pop(key, None)
+    if event.report:
+        state.unreported.clear()
+
+
+def _approval_requested(state: RunState, event: ev.ApprovalRequested) -> None:
+    state.approvals[event.approval] = ApprovalMark(event.call, event.digest, event.expires_at_us)
+    if (mark := state.calls.get(event.call)) is not None:
+        mark.approval = event.approval
+
+
+def _approval_decided(state: RunState, event: ev.ApprovalDecided) -> None:
+    approval = state.approvals.get(event.approval)
+    if approval is None:
+        raise Corrupt("journal.approval", f"approval {event.approval} was never requested; the journal is not trustworthy")
+    if approval.outcome == "pending":
+        approval.outcome, approval.by = event.outcome, event.by
+
+
+def _close(state: RunState, call: str) -> OpenEffect:
+    effect = state.open.pop(call, None)
+    if effect is None:
+        raise Corrupt("journal.receipt", f"a receipt for {call} has no open intent; the journal is not trustworthy")
+    for dimension, amount in state.reserves.pop(call, {}).items():
+        state.reserved[dimension] -= amount
+    return effect
+
+
+def _spend(state: RunState, dimension: str, amount: int) -> None:
+    if amount:
+        state.spent[dimension] = state.spent.get(dimension, 0) + amount
+        state.unreported[dimension] = state.unreported.get(dimension, 0) + amount
+
+
+_APPLY: dict[type, Callable[[RunState, Any], None]] = {
+    ev.RunAdmitted: _admitted,
+    ev.RunStarted: _started,
+    ev.RunWaiting: _waiting,
+    ev.RunFinished: _finished,
+    ev.CancelRequested: _cancel_requested,
+    ev.GateDecided: _decided,
+    ev.ModelOpened: _model_opened,
+    ev.ModelClosed: _model_closed,
+    ev.ToolOpened: _tool_opened,
+    ev.ToolClosed: _tool_closed,
+    ev.EffectReopened: _reopened,
+    ev.EffectResolved: _resolved,
+    ev.BudgetMoved: _moved,
+    ev.ApprovalRequested: _approval_requested,
+    ev.ApprovalDecided: _approval_decided,
+}

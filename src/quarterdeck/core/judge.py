@@ -1,0 +1,150 @@
+"""``judge(proposal, facts) -> Decision``: the rules, in their order, as pure functions.
+
+Cheapest first: switches → run status and deadline → schema → allowed tools, autonomy, mode → evidence → budget → policy →
+approval. :func:`screen` is everything up to the policy, so that the gate asks the policy engine only about proposals that are
+still alive; :func:`rule` is the rest. Capacity is no rule: the gate holds it after a decision to allow.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from quarterdeck.core.budget import nearing, shortfall
+from quarterdeck.core.controls import Controls
+from quarterdeck.core.proposal import Proposal
+from quarterdeck.core.specs import Degrade, ToolSpec
+from quarterdeck.core.state import ApprovalMark, RunState
+from quarterdeck.core.vocabulary import AUTONOMY_RULES, EffectClass, Mode, ProposalKind, Ruling
+
+
+class Decision(msgspec.Struct, frozen=True, gc=False):
+    """The gate's answer with its reason codes; ``reserve`` is what an allow sets aside."""
+
+    ruling: Ruling
+    reasons: tuple[str, ...] = ()
+    reserve: dict[str, int] = {}
+    approval: str | None = None
+    stops: bool = False
+
+
+class Facts(msgspec.Struct, frozen=True, gc=False):
+    """What a decision is judged by, beside the run's state. ``exhausted`` names a shared account that could not give a slice."""
+
+    now_us: int
+    controls: Controls
+    tool: ToolSpec | None = None
+    approval: ApprovalMark | None = None
+    approval_id: str | None = None
+    exhausted: str | None = None
+    degrade: Degrade | None = None
+
+
+_ALLOW = Decision(Ruling.ALLOW)
+
+
+def _deny(code: str, *, stops: bool = False) -> Decision:
+    return Decision(Ruling.DENY, (code,), stops=stops)
+
+
+def screen(proposal: Proposal, state: RunState, facts: Facts) -> Decision | None:
+    """Every check before policy: the denial (or degradation) that applies, or ``None`` if the proposal is still alive."""
+    code = revoked(proposal.kind, proposal.name, state, facts.controls, facts.now_us)
+    if code is not None:
+        return _deny(code, stops=code != "switch.tool_disabled")
+    if proposal.kind is ProposalKind.TOOL:
+        if (refused := _screen_tool(proposal, state, facts)) is not None:
+            return refused
+    elif proposal.problem:
+        return _deny(proposal.problem)
+    elif proposal.kind in (ProposalKind.MEMORY, ProposalKind.RETRIEVAL, ProposalKind.DELEGATION):
+        return _deny("proposal.unsupported")
+    if (dimension := shortfall(state, proposal.reserve)) is not None:
+        return _deny(f"budget.{_budget_code(dimension)}", stops=dimension != "tool_calls")
+    if facts.exhausted is not None:
+        return _deny(f"budget.{facts.exhausted.partition(':')[0]}", stops=True)
+    if facts.degrade is not None and proposal.kind is ProposalKind.MODEL and proposal.name != facts.degrade.model:
+        near = nearing(state, proposal.reserve, facts.degrade.at)
+        if near is not None:
+            return Decision(Ruling.DEGRADE, (f"budget.near_{_budget_code(near)}",))
+    return None
+
+
+def revoked(kind: ProposalKind, name: str, state: RunState, controls: Controls, now_us: int) -> str | None:
+    """What forbids even something that was allowed before: switches, a cancel, the deadline. Looked at before every attempt."""
+    contract = state.contract
+    if controls.version:
+        if controls.frozen:
+            return "switch.frozen"
+        if contract.route in controls.stopped_routes:
+            return "switch.route_stopped"
+        if contract.tenant in controls.denied_tenants:
+            return "switch.tenant_denied"
+        if kind is ProposalKind.TOOL and name in controls.disabled_tools:
+            return "switch.tool_disabled"
+        if kind is ProposalKind.MODEL and name in controls.blocked_models:
+            return "switch.model_blocked"
+    if state.cancelled_by:
+        return "run.cancelled"
+    if contract.deadline_at_us is not None and now_us >= contract.deadline_at_us:
+        return "deadline.exceeded"
+    return None
+
+
+def _screen_tool(proposal: Proposal, state: RunState, facts: Facts) -> Decision | None:
+    contract, tool = state.contract, facts.tool
+    if tool is None:
+        return _deny("tool.unknown")
+    if proposal.problem:
+        return _deny(proposal.problem)
+    if proposal.name not in contract.allowed_tools:
+        return _deny("tool.not_allowed")
+    if AUTONOMY_RULES[contract.autonomy][tool.effect] is Ruling.DENY:
+        return _deny(f"autonomy.{contract.autonomy}")
+    if contract.mode is Mode.SYNC and tool.effect is EffectClass.IRREVERSIBLE:
+        return _deny("mode.irreversible")
+    for needed in tool.evidence:
+        if needed not in state.succeeded_tools:
+            return _deny("evidence.missing")
+    repeats = contract.limits.repeats
+    if repeats is not None and facts.approval is None and state.digests.get(proposal.digest, 0) >= repeats:
+        return _deny("loop.repetition", stops=True)
+    return None
+
+
+def rule(proposal: Proposal, state: RunState, facts: Facts, outcome: str, reasons: tuple[str, ...]) -> Decision:
+    """The decision on a proposal that passed :func:`screen`, given the policy's verdict (``allow``, ``deny`` or ``ask``)."""
+    if outcome != "allow" and outcome != "ask":
+        return Decision(Ruling.DENY, reasons or ("policy.denied",))
+    asked = reasons if outcome == "ask" else ()
+    if proposal.kind is ProposalKind.TOOL and facts.tool is not None:
+        asked += _asks(state, facts.tool, facts.controls)
+    if not asked:
+        return Decision(Ruling.ALLOW, reasons, proposal.reserve)
+    approval = facts.approval
+    if approval is None:
+        return Decision(Ruling.ASK, asked)
+    if approval.digest != proposal.digest:
+        return _deny("approval.digest_differs")
+    if approval.outcome == "rejected":
+        return _deny("approval.rejected")
+    if approval.outcome == "expired" or facts.now_us >= approval.expires_at_us:
+        return _deny("approval.expired")
+    if approval.outcome != "approved":
+        return Decision(Ruling.ASK, asked)
+    return Decision(Ruling.ALLOW, ("approval.granted",), proposal.reserve, facts.approval_id)
+
+
+def _asks(state: RunState, tool: ToolSpec, controls: Controls) -> tuple[str, ...]:
+    contract = state.contract
+    asks: tuple[str, ...] = ()
+    if AUTONOMY_RULES[contract.autonomy][tool.effect] is Ruling.ASK:
+        asks += (f"autonomy.{contract.autonomy}",)
+    if contract.mode is Mode.HUMAN_GATED and tool.effect is not EffectClass.READ:
+        asks += ("mode.human_gated",)
+    if tool.name in controls.forced_approval:
+        asks += ("switch.force_approval",)
+    return asks
+
+
+def _budget_code(dimension: str) -> str:
+    return "cost" if dimension == "cost_microusd" else "tools" if dimension == "tool_calls" else dimension

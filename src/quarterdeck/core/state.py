@@ -1,0 +1,133 @@
+"""What is known of a run: the fold of its journal, without any contents.
+
+:class:`RunState` is owned by exactly one fold; nobody keeps a reference to an older one. It is small: per-turn details are dropped
+when the next turn begins, so that step 5,000 costs what step 10 costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from quarterdeck.core.contract import RunContract
+from quarterdeck.core.labels import NO_LABELS, Labels
+from quarterdeck.core.vocabulary import EffectClass, ReceiptStatus, Ruling, Status, StopReason
+
+
+@dataclass(slots=True)
+class CallMark:
+    """How far one planned tool call has come. ``ruling`` is the gate's newest answer; ``closed`` means it has its message."""
+
+    tool: str
+    call_id: str
+    ruling: Ruling | None = None
+    reasons: tuple[str, ...] = ()
+    approval: str | None = None
+    opened: bool = False
+    closed: ReceiptStatus | None = None
+
+
+@dataclass(slots=True)
+class OpenEffect:
+    """An intent without a receipt."""
+
+    call: str
+    name: str
+    effect: EffectClass
+    digest: str
+    key: str
+    perform_by_us: int
+    opened_at_us: int
+    epoch: int
+    idempotent: bool = False
+    reconcilable: bool = False
+    model: bool = False
+
+
+@dataclass(slots=True)
+class ApprovalMark:
+    """One approval as the journal knows it: ``outcome`` is ``pending`` until it is decided, ``consumed`` when used."""
+
+    call: str
+    digest: str
+    expires_at_us: int
+    outcome: str = "pending"
+    by: str = ""
+
+
+@dataclass(slots=True)
+class TurnMark:
+    """One turn of the transcript: the model message at ``seq`` and all answers to its calls; ``tokens`` is their size."""
+
+    turn: int
+    seq: int
+    tokens: int
+
+
+@dataclass(slots=True)
+class Effects:
+    """How the effects of a run ended; a terminal run always says so."""
+
+    succeeded: int = 0
+    failed: int = 0
+    unknown: int = 0
+    compensated: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """All four, by name."""
+        return {
+            "succeeded": self.succeeded,
+            "failed": self.failed,
+            "unknown": self.unknown,
+            "compensated": self.compensated,
+        }
+
+
+@dataclass(slots=True)
+class RunState:
+    """The fold of one journal. See :mod:`quarterdeck.core.fold` for how each event changes it.
+
+    ``slices`` is the escrow held of shared accounts, by (account, dimension); ``unreported`` is what was spent since the last
+    time that spending was reported to them; ``model_failures`` counts the failed model calls of the present turn; ``limited`` is
+    the code of the first limit that denied something.
+    """
+
+    contract: RunContract
+    status: Status
+    seq: int = 1
+    epoch: int = 0
+    reason: StopReason | None = None
+    code: str = ""
+    waiting_on: tuple[str, ...] = ()
+    wake_at_us: int | None = None
+    turn: int = 0
+    input_tokens: int = 0
+    calls: dict[str, CallMark] = field(default_factory=dict)
+    replied: bool = False
+    model_failed: str = ""
+    model_failures: int = 0
+    denied_replies: int = 0
+    said: bool = False
+    limited: str = ""
+    open: dict[str, OpenEffect] = field(default_factory=dict)
+    reserves: dict[str, dict[str, int]] = field(default_factory=dict)
+    spent: dict[str, int] = field(default_factory=dict)
+    reserved: dict[str, int] = field(default_factory=dict)
+    slices: dict[tuple[str, str], int] = field(default_factory=dict)
+    unreported: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, int] = field(default_factory=dict)
+    succeeded_tools: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+    approvals: dict[str, ApprovalMark] = field(default_factory=dict)
+    turns: list[TurnMark] = field(default_factory=list)
+    effects: Effects = field(default_factory=Effects)
+    labels: Labels = NO_LABELS
+    cancelled_by: str = ""
+    last_event_at_us: int = 0
+
+    @property
+    def waits_for_people(self) -> bool:
+        """Whether some call of this turn has asked and has no answer yet."""
+        return any(
+            mark.ruling is Ruling.ASK and mark.approval is not None and self.approvals[mark.approval].outcome == "pending"
+            for mark in self.calls.values()
+        )

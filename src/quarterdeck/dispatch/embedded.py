@@ -1,0 +1,120 @@
+"""The dispatcher of one process: claims ready and due runs, at most so many at once, and drives each in a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from quarterdeck.core.commit import Claim, Claimed, ClaimedRun
+from quarterdeck.core.errors import QuarterdeckError, Unavailable
+from quarterdeck.ports.clock import Clock
+from quarterdeck.ports.store import Insights, Journal
+
+MAX_ACTIVE = 1_024
+"""Runs that are driven at once; the others stay rows."""
+CLAIM = 256
+"""Runs claimed in one operation."""
+POLL_S = 0.2
+"""How often due timers and hints that were lost are looked for."""
+
+_log = logging.getLogger(__name__)
+
+
+class EmbeddedDispatcher:
+    """Claims and drives until it is stopped. If the store stops underneath it, ``failed`` says why and ``on_failure`` is told."""
+
+    def __init__(
+        self,
+        worker: str,
+        journal: Journal,
+        insights: Insights,
+        clock: Clock,
+        drive: Callable[[ClaimedRun], Awaitable[None]],
+        on_failure: Callable[[QuarterdeckError], None],
+        max_active: int = MAX_ACTIVE,
+    ) -> None:
+        self._worker = worker
+        self._journal = journal
+        self._insights = insights
+        self._clock = clock
+        self._drive = drive
+        self._max_active = max_active
+        self._active: dict[str, asyncio.Task[None]] = {}
+        self._wanted = asyncio.Event()
+        self._stopping = False
+        self._loop_task: asyncio.Task[None] | None = None
+        self._on_failure = on_failure
+        self.failed: QuarterdeckError | None = None
+
+    def start(self) -> None:
+        """Begin to claim."""
+        self._journal.hints(self.hint)
+        self._wanted.set()
+        self._loop_task = asyncio.get_running_loop().create_task(self._claim_for_ever())
+
+    def hint(self) -> None:
+        """Something may be ready; sloppy, cheap, harmless when wrong."""
+        self._wanted.set()
+
+    @property
+    def active(self) -> int:
+        """Runs that are being driven now."""
+        return len(self._active)
+
+    async def stop(self, drain_s: float) -> None:
+        """Stop claiming, give active runs ``drain_s`` to come to rest, then let go of them: their journals hold where they are."""
+        self._stopping = True
+        self._wanted.set()
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            await asyncio.gather(self._loop_task, return_exceptions=True)
+        if self._active and drain_s > 0:
+            await asyncio.wait(self._active.values(), timeout=drain_s)
+        for task in self._active.values():
+            task.cancel()
+        await asyncio.gather(*self._active.values(), return_exceptions=True)
+
+    async def _claim_for_ever(self) -> None:
+        while not self._stopping:
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._wanted.wait()
+            except TimeoutError:
+                if not self._insights.due(self._clock.now_us()):
+                    continue
+            self._wanted.clear()
+            try:
+                await self._claim()
+            except QuarterdeckError as error:
+                self._fail(error)
+                return
+
+    async def _claim(self) -> None:
+        while room := min(CLAIM, self._max_active - len(self._active)):
+            claimed = await self._journal.submit(Claim(self._worker, room, self._clock.now_us()))
+            if not isinstance(claimed, Claimed) or not claimed.runs:
+                return
+            for run in claimed.runs:
+                task = asyncio.get_running_loop().create_task(self._run(run), name=run.run_id)
+                self._active[run.run_id] = task
+
+    async def _run(self, run: ClaimedRun) -> None:
+        full = len(self._active) >= self._max_active
+        try:
+            await self._drive(run)
+        except Unavailable as error:
+            self._fail(error)
+        except Exception:  # the one broad except of the dispatcher
+            _log.exception("run %s stopped on a fault of the runtime; it stays as it is until the next start", run.run_id)
+        finally:
+            if self._active.get(run.run_id) is asyncio.current_task():
+                del self._active[run.run_id]
+            if full or not self._active:
+                self._wanted.set()
+
+    def _fail(self, error: QuarterdeckError) -> None:
+        _log.error("the dispatcher stops: %s", error)
+        if self.failed is None:
+            self.failed = error
+            self._on_failure(error)

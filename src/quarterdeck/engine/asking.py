@@ -1,0 +1,180 @@
+"""The model stage of a turn: assemble the working set, propose the call, commit its intent, perform, note the receipt."""
+
+from __future__ import annotations
+
+import msgspec
+
+from quarterdeck.core import events as ev
+from quarterdeck.core.context import first_turn
+from quarterdeck.core.errors import Refused, Unavailable
+from quarterdeck.core.judge import Decision
+from quarterdeck.core.loop import Finish, Wait, ending
+from quarterdeck.core.proposal import Proposal
+from quarterdeck.core.specs import Degrade
+from quarterdeck.core.vocabulary import ProposalKind, Ruling, Status, StopReason
+from quarterdeck.engine.held import Held, Rest
+from quarterdeck.engine.performing import cost_microusd, perform_model
+from quarterdeck.engine.sequencer import Happening
+from quarterdeck.gate.proposals import propose_model
+from quarterdeck.ports.model import Model, ModelRequest, Usage
+from quarterdeck.resilience.dependency import Permit
+
+MIN_OUTPUT_TOKENS = 32
+"""A model is not asked for an answer shorter than this; the budget denies instead."""
+
+
+_encoder = msgspec.json.Encoder()
+
+
+class _Draft:
+    """One candidate for the model call of this turn: a model, a request, its worst case and its proposal."""
+
+    def __init__(self, held: Held, call: str, model_name: str, max_output_tokens: int) -> None:
+        state, program = held.state, held.program
+        contract = state.contract
+        self.model: Model = held.services.models[model_name]
+        self.name = model_name
+        context = contract.limits.context or max_output_tokens * 8
+        fixed = program.fixed_tokens + state.input_tokens
+        self.first = first_turn(state.turns, fixed=fixed, budget=context - max_output_tokens)
+        messages = held.transcript.window(program.system, self.first)
+        tools = tuple([program.declarations[name] for name in contract.allowed_tools if name in program.declarations])
+        key = f"{contract.run_id}:{call}"
+        self.request = ModelRequest(messages, tools, max_output_tokens, key, turn=state.turn)
+        self.worst = self.model.worst_case(self.request)
+        self.reserve = {"turns": 1, "model_calls": 1, "tokens": self.worst.input_tokens + self.worst.output_tokens}
+        cost = cost_microusd(self.model.price, self.worst)
+        if cost:
+            self.reserve["cost_microusd"] = cost
+        self.proposal: Proposal = propose_model(
+            contract,
+            call,
+            model_name,
+            first=self.first,
+            turn=state.turn,
+            max_output_tokens=max_output_tokens,
+            reserve=self.reserve,
+        )
+
+
+def _fitting_output(held: Held, wanted: int, worst: Usage) -> int:
+    """As much output as the run's token limit leaves after the input; never less than is worth asking for."""
+    limit = held.state.contract.limits.tokens
+    if limit is None:
+        return wanted
+    state = held.state
+    left = limit - state.spent.get("tokens", 0) - state.reserved.get("tokens", 0) - worst.input_tokens
+    return max(MIN_OUTPUT_TOKENS, min(wanted, left))
+
+
+def _draft(held: Held, call: str, model_name: str, max_output_tokens: int) -> _Draft:
+    draft = _Draft(held, call, model_name, max_output_tokens)
+    fitting = _fitting_output(held, max_output_tokens, draft.worst)
+    return draft if fitting == max_output_tokens else _Draft(held, call, model_name, fitting)
+
+
+async def ask_model(held: Held, call: str) -> Rest | None:
+    """Take one model call through gate, commit and performance. ``None``: its receipt is noted, the loop goes on."""
+    spec = held.program.spec
+    exhausted: str | None = None
+    exact = False
+    while True:
+        try:
+            draft = _draft(held, call, spec.model, spec.max_output_tokens)
+        except Refused as too_large:
+            return Rest(Finish(Status.REFUSED, StopReason.REFUSED, too_large.code))
+        happenings: list[Happening] = []
+        answer = held.services.gate.judge(
+            draft.proposal, held.state, held.standing, degrade=spec.degrade, exhausted=exhausted, exact=exact
+        )
+        if answer.decision.ruling is Ruling.DEGRADE and spec.degrade is not None:
+            happenings.append((decided(held, draft.proposal, answer.decision), None))
+            draft = _degraded(held, call, spec.degrade)
+            answer = held.services.gate.judge(draft.proposal, held.state, held.standing, exhausted=exhausted, exact=exact)
+        happenings.append((decided(held, draft.proposal, answer.decision), None))
+        if answer.decision.ruling is not Ruling.ALLOW:
+            return Rest(ending(held.state, answer.decision.reasons[0]), tuple(happenings))
+        dependency = held.services.model_dependencies[draft.name]
+        try:
+            permit = dependency.try_acquire() or await dependency.acquire(held.deadline_s())
+        except Unavailable as busy:
+            return Rest(_later(held, draft.name, busy))
+        except Refused as late:
+            return Rest(ending(held.state, late.code))
+        refused_by = await _commit(held, draft, happenings, answer.leases, permit)
+        if refused_by is None:
+            return None
+        if refused_by.startswith("account:"):
+            exhausted, exact = (refused_by.partition(":")[2] if exact else None), True
+
+
+async def _commit(
+    held: Held, draft: _Draft, happenings: list[Happening], leases: tuple[ev.Move, ...], permit: Permit
+) -> str | None:
+    """Commit the intent and perform it; or give the permit back and say what refused (``account:<name>``, else the guard)."""
+    dependency = held.services.model_dependencies[draft.name]
+    call = draft.proposal.call
+    perform_by_us, until_s = held.window()
+    opened = ev.ModelOpened(
+        held.services.clock.now_us(),
+        call,
+        draft.name,
+        draft.request.idempotency_key,
+        perform_by_us,
+        draft.request.max_output_tokens,
+        draft.first,
+        draft.first,
+    )
+    if leases:
+        happenings.insert(0, (ev.BudgetMoved(opened.at_us, leases), None))
+    committed = False
+    try:
+        refused = await held.sequencer.commit((*happenings, (opened, None)), charges=held.charges(leases))
+        committed = refused is None
+    finally:
+        if not committed:
+            dependency.release(permit)
+    if refused is not None:
+        return f"account:{refused.detail}" if refused.guard == "account" else refused.guard
+    before = held.guard(ProposalKind.MODEL, draft.name, until_s)
+    closed, reply = await perform_model(
+        held.services,
+        held.run_id,
+        call,
+        draft.model,
+        dependency,
+        permit,
+        draft.request,
+        draft.worst,
+        before,
+        held.deadline_s(),
+    )
+    held.sequencer.note(closed, _encoder.encode(reply))
+    held.transcript.model(closed, reply)
+    return None
+
+
+def decided(held: Held, proposal: Proposal, decision: Decision) -> ev.GateDecided:
+    """The event of a decision."""
+    return ev.GateDecided(
+        held.services.clock.now_us(),
+        proposal.call,
+        proposal.kind,
+        proposal.name,
+        proposal.digest,
+        decision.ruling,
+        decision.reasons,
+        decision.reserve,
+        held.services.gate.policy.version,
+        decision.approval,
+    )
+
+
+def _degraded(held: Held, call: str, degrade: Degrade) -> _Draft:
+    return _draft(held, call, degrade.model, degrade.max_output_tokens)
+
+
+def _later(held: Held, name: str, busy: Unavailable) -> Wait:
+    """The run rests until the model may serve again; nothing is held meanwhile."""
+    wake_at_us = held.services.clock.now_us() + int(max(0.05, busy.retry_after_s) * 1e6)
+    return Wait(StopReason.BLOCKED, busy.code, (f"model:{name}",), wake_at_us)

@@ -1,0 +1,101 @@
+"""A run as its present holder has it: the sequencer, the transcript and the program, with what the stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import inf
+
+from quarterdeck.core import events as ev
+from quarterdeck.core.budget import Account
+from quarterdeck.core.commit import Charge
+from quarterdeck.core.judge import revoked
+from quarterdeck.core.loop import Finish, Wait
+from quarterdeck.core.state import RunState
+from quarterdeck.core.vocabulary import ProposalKind
+from quarterdeck.engine.performing import Revoked
+from quarterdeck.engine.programs import Program
+from quarterdeck.engine.sequencer import Happening, Sequencer
+from quarterdeck.engine.services import Services
+from quarterdeck.engine.transcript import Transcript
+from quarterdeck.ports.tools import ToolContext
+
+PERFORM_WITHIN_S = 60.0
+"""How long after its commit an intent may be acted upon; whoever takes it over first waits that time out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """The run comes to rest: the decisions that led there, and how."""
+
+    how: Finish | Wait
+    happenings: tuple[Happening, ...] = ()
+
+
+class Held:
+    """One run in the hands of one worker."""
+
+    def __init__(self, services: Services, run_id: str, sequencer: Sequencer, transcript: Transcript, program: Program) -> None:
+        self.services = services
+        self.run_id = run_id
+        self.sequencer = sequencer
+        self.transcript = transcript
+        self.program = program
+        self.accounts: tuple[Account, ...] = tuple(services.gate.accounts(sequencer.state.contract))
+        self.standing = services.gate.standing(sequencer.state.contract)
+        self._bounds = {account.name: account.limits for account in self.accounts}
+
+    @property
+    def state(self) -> RunState:
+        """The fold of everything that is durable or noted."""
+        return self.sequencer.state
+
+    def note(self, event: ev.Event, payload: bytes | None = None) -> None:
+        """Note an event that has happened, for the journal and for the transcript."""
+        self.sequencer.note(event, payload)
+        self.transcript.apply(event, payload)
+
+    def charges(self, moves: Iterable[ev.Move]) -> tuple[Charge, ...]:
+        """The account movements of a commit, with each account's configured limit."""
+        return tuple([Charge(move, getattr(self._bounds[move.account], move.dimension)) for move in moves])
+
+    def deadline_s(self) -> float:
+        """The run's deadline on the clock that counts suspension; infinite if it has none."""
+        deadline_us = self.state.contract.deadline_at_us
+        if deadline_us is None:
+            return inf
+        clock = self.services.clock
+        return clock.boottime_s() + (deadline_us - clock.now_us()) / 1e6
+
+    def window(self) -> tuple[int, float]:
+        """Until when an intent that is committed now may be acted upon: wall clock in microseconds, and boot-time seconds."""
+        clock = self.services.clock
+        return clock.now_us() + int(PERFORM_WITHIN_S * 1e6), clock.boottime_s() + PERFORM_WITHIN_S
+
+    def context(self, call: str, key: str) -> ToolContext:
+        """What a tool is told about the step that it performs."""
+        contract = self.state.contract
+        return ToolContext(self.run_id, call, contract.tenant, contract.actor, key)
+
+    def guard(self, kind: ProposalKind, name: str, until_s: float, *, fresh: bool = True) -> Callable[[], None]:
+        """What runs before each attempt: raises :class:`Revoked` if the attempt must not start.
+
+        The first attempt follows its commit, whose guards were exact, so it only looks at the time (``fresh``); each further one
+        reads cancellations and switches again.
+        """
+        services, trusted = self.services, fresh
+
+        def before_attempt() -> None:
+            nonlocal trusted
+            if services.clock.boottime_s() > until_s:
+                raise Revoked("effect.perform_by")
+            if trusted:
+                trusted = False
+                return
+            self.sequencer.read_inbox()
+            services.refresh()
+            code = revoked(kind, name, self.state, services.gate.controls, services.clock.now_us())
+            if code is not None:
+                raise Revoked(code)
+
+        return before_attempt

@@ -1,0 +1,122 @@
+"""After a crash: what the new holder does about intents that have no receipt.
+
+By effect class, and never by guessing: a read is performed again; an idempotent effect again, under the same key; one that can be
+reconciled is asked about; any other is unknown and waits for a person. Unless the store proves that every earlier owner has stopped,
+the time within which the former owner may still act is waited out first. Revocations are looked at again; approvals are not consumed
+again, because an approval belongs to the effect, not to the attempt.
+"""
+
+from __future__ import annotations
+
+from quarterdeck.core import events as ev
+from quarterdeck.core.errors import Refused, Unavailable
+from quarterdeck.core.judge import revoked
+from quarterdeck.core.loop import Wait
+from quarterdeck.core.state import OpenEffect
+from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, StopReason
+from quarterdeck.engine.held import Held, Rest
+from quarterdeck.engine.performing import Receipt, ask, perform_tool, unknown
+from quarterdeck.gate.proposals import Catalogue
+from quarterdeck.ports.tools import Tool
+
+GRACE_US = 250_000
+"""Waited on top of the perform-by time, for clocks that differ a little."""
+
+
+async def recover(held: Held, calls: tuple[str, ...]) -> Rest | None:
+    """Close every open intent of an earlier holder. A ``Rest``: the run waits until the former owner can no longer act."""
+    state, services = held.state, held.services
+    if not services.journal.quiesced:
+        latest_us = max(state.open[call].perform_by_us for call in calls) + GRACE_US
+        if services.clock.now_us() < latest_us:
+            return Rest(Wait(StopReason.BLOCKED, "effect.open", tuple(f"effect:{call}" for call in calls), latest_us))
+        held.sequencer.read_inbox()
+    for call in calls:
+        effect = state.open.get(call)
+        if effect is not None:
+            await _close(held, effect)
+    await held.sequencer.flush()
+    return None
+
+
+async def _close(held: Held, effect: OpenEffect) -> None:
+    services, state = held.services, held.state
+    now_us = services.clock.now_us()
+    if effect.model:
+        worst = state.reserves.get(effect.call, {})
+        closed = ev.ModelClosed(
+            now_us,
+            effect.call,
+            ReceiptStatus.FAILED,
+            "model.interrupted",
+            effect.name,
+            worst.get("tokens", 0),
+            0,
+            worst.get("cost_microusd", 0),
+        )
+        held.note(closed, b'{"text":"","calls":[]}')
+        return
+    tool = _tool(services.gate.catalogue, effect.name)
+    if tool is None:
+        held.note(*unknown(services, effect.call, None))
+        return
+    code = revoked(ProposalKind.TOOL, effect.name, state, services.gate.controls, now_us)
+    repeatable = effect.effect is EffectClass.READ or (
+        effect.idempotent and now_us - effect.opened_at_us < tool.spec.idempotent_for_s * 1_000_000
+    )
+    if code is None and repeatable:
+        await _again(held, effect, tool)
+    elif effect.reconcilable:
+        await _reconcile(held, effect, tool, code)
+    elif effect.effect is EffectClass.READ:
+        shown = b'{"error":"%s"}' % str(code).encode()
+        held.note(ev.ToolClosed(now_us, effect.call, ReceiptStatus.FAILED, str(code), tool.spec.cost_microusd), shown)
+    else:
+        held.note(*unknown(services, effect.call, tool))
+
+
+async def _reconcile(held: Held, effect: OpenEffect, tool: Tool, code: str | None) -> None:
+    arguments = _arguments(held, effect)
+    receipt: Receipt = await ask(
+        held.services, effect.call, tool, arguments, held.context(effect.call, effect.key), 1, code or "effect.not_done"
+    )
+    if receipt[0].status is ReceiptStatus.FAILED and code is None:
+        await _again(held, effect, tool)
+    else:
+        held.note(*receipt)
+
+
+async def _again(held: Held, effect: OpenEffect, tool: Tool) -> None:
+    """Perform an open effect once more, under its old key; the reopening is durable, and guarded, before anything happens."""
+    services = held.services
+    dependency = services.tool_dependencies[effect.name]
+    while True:
+        perform_by_us, until_s = held.window()
+        refused = await held.sequencer.commit(((ev.EffectReopened(services.clock.now_us(), effect.call, perform_by_us), None),))
+        if refused is None:
+            break
+        code = revoked(ProposalKind.TOOL, effect.name, held.state, services.gate.controls, services.clock.now_us())
+        if code is not None:
+            held.note(*unknown(services, effect.call, tool))
+            return
+    try:
+        permit = dependency.try_acquire() or await dependency.acquire(held.deadline_s())
+    except (Unavailable, Refused):
+        held.note(*unknown(services, effect.call, tool))
+        return
+    before = held.guard(ProposalKind.TOOL, effect.name, until_s)
+    context = held.context(effect.call, effect.key)
+    receipt = await perform_tool(
+        services, effect.call, tool, dependency, permit, _arguments(held, effect), context, before, held.deadline_s()
+    )
+    held.note(*receipt)
+
+
+def _tool(catalogue: Catalogue, name: str) -> Tool | None:
+    return catalogue.tool(name) if catalogue.spec(name) is not None else None
+
+
+def _arguments(held: Held, effect: OpenEffect) -> bytes:
+    """The canonical arguments of an open effect, from the model's message that proposed it."""
+    catalogue = held.services.gate.catalogue
+    return catalogue.propose(held.state.contract, effect.call, effect.name, held.transcript.raw(effect.call), 1).arguments

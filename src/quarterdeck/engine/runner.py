@@ -1,0 +1,192 @@
+"""One run, from claim to rest: ask the core for the next move, make it, again."""
+
+from __future__ import annotations
+
+import logging
+from typing import assert_never
+
+import msgspec
+
+from quarterdeck.core import budget
+from quarterdeck.core import events as ev
+from quarterdeck.core.commit import ClaimedRun, CloseApproval, Deliver, Head
+from quarterdeck.core.errors import Corrupt, OwnershipLost, Unavailable
+from quarterdeck.core.fold import fold, start
+from quarterdeck.core.loop import Decide, Finish, Next, Propose, Recover, Reply, Wait, completion, next_move
+from quarterdeck.core.loop import ending as ending_by
+from quarterdeck.core.state import RunState
+from quarterdeck.core.vocabulary import TERMINAL, Ruling, Status, StopReason
+from quarterdeck.engine.acting import act
+from quarterdeck.engine.asking import ask_model, decided
+from quarterdeck.engine.held import Held, Rest
+from quarterdeck.engine.recovery import recover
+from quarterdeck.engine.sequencer import Happening, LateReceipt, Sequencer
+from quarterdeck.engine.services import Services
+from quarterdeck.engine.transcript import Transcript
+from quarterdeck.gate.proposals import propose_reply
+
+PAGE = 2_000
+"""Events read at once when a run is taken over."""
+
+_log = logging.getLogger(__name__)
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+class RunOutput(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The payload of ``run.finished``. ``partial`` where a limit cut the work short; ``text`` is the newest thing said."""
+
+    text: str = ""
+    partial: bool = False
+    message: str = ""
+
+
+async def drive(services: Services, claimed: ClaimedRun) -> None:
+    """Hold a claimed run until it waits or ends. Whatever goes wrong with the run itself ends in its journal, not in an exception.
+
+    Returns quietly if someone else has the run. Raises ``Unavailable`` if the store has stopped; nothing committed is lost then.
+    """
+    run_id = claimed.run_id
+    try:
+        state, transcript = _load(services, run_id)
+    except Corrupt as error:
+        _log.error("run %s is quarantined: %s", run_id, error)
+        return
+    if state.status in TERMINAL:
+        return
+    sequencer = Sequencer(services, run_id, claimed.epoch, state)
+    program = services.programs.get(state.contract.agent)
+    if program is None or state.contract.route not in services.routes:
+        _log.error("run %s: this runtime has no agent %r or route %r", run_id, state.contract.agent, state.contract.route)
+        return
+    held = Held(services, run_id, sequencer, transcript, program)
+    try:
+        sequencer.read_inbox()
+        sequencer.note(ev.RunStarted(services.clock.now_us(), services.worker, claimed.epoch))
+        await _until_rest(held)
+    except OwnershipLost as lost:
+        _log.info("run %s: %s", run_id, lost)
+        await _leave_evidence(held)
+        return
+    except Corrupt as error:
+        _log.error("run %s is quarantined: %s", run_id, error)
+        return
+    except Unavailable:
+        raise
+    except Exception:  # the one broad except of the runner
+        _log.exception("run %s met a fault of the runtime; it is parked for a person", run_id)
+        await _rest(held, Rest(Wait(StopReason.BLOCKED, "runtime.fault", ("operator",), None)))
+    services.hub.rested(run_id)
+
+
+def _load(services: Services, run_id: str) -> tuple[RunState, Transcript]:
+    transcript = Transcript()
+    state: RunState | None = None
+    after = 0
+    while page := services.insights.events(run_id, after, PAGE):
+        for stored in page:
+            if stored.seq != after + 1:
+                raise Corrupt("journal.gap", f"event {after + 1} of run {run_id} is missing; restore a backup")
+            event = ev.decode(stored.body)
+            state = start(event) if state is None else fold(state, event)
+            transcript.apply(event, stored.payload)
+            after = stored.seq
+        if len(page) < PAGE:
+            break
+    if state is None:
+        raise Corrupt("journal.empty", f"run {run_id} has no events; restore a backup")
+    return state, transcript
+
+
+async def _until_rest(held: Held) -> None:
+    while True:
+        _expire_approvals(held)
+        move = next_move(held.state)
+        rest = await _make(held, move)
+        if rest is not None and await _rest(held, rest):
+            return
+
+
+async def _make(held: Held, move: Next) -> Rest | None:
+    match move:
+        case Recover():
+            return await recover(held, move.calls)
+        case Propose():
+            return await ask_model(held, move.call)
+        case Decide():
+            return await act(held, move.calls)
+        case Reply():
+            return _reply(held, move.call)
+        case Wait() | Finish():
+            return Rest(move)
+        case _:
+            assert_never(move)
+
+
+def _reply(held: Held, call: str) -> Rest | None:
+    """The model's text is itself a proposal: it leaves only if the gate allows it."""
+    proposal = propose_reply(held.state.contract, call, held.transcript.reply)
+    decision = held.services.gate.judge(proposal, held.state, held.standing).decision
+    event = decided(held, proposal, decision)
+    if decision.ruling is Ruling.ALLOW:
+        return Rest(completion(held.state), ((event, None),))
+    if decision.stops:
+        return Rest(ending_by(held.state, decision.reasons[0]), ((event, None),))
+    held.note(event if decision.ruling is Ruling.DENY else msgspec.structs.replace(event, ruling=Ruling.DENY))
+    return None
+
+
+async def _rest(held: Held, rest: Rest) -> bool:
+    """Commit that the run waits or has ended, giving back every slice and the lease; false if something new came first."""
+    state, services = held.state, held.services
+    now_us = services.clock.now_us()
+    happenings: list[Happening] = list(rest.happenings)
+    moves = budget.report(state, held.accounts)
+    if moves:
+        happenings.append((ev.BudgetMoved(now_us, moves, report=True), None))
+    closes: tuple[CloseApproval, ...] = ()
+    how = rest.how
+    if isinstance(how, Finish):
+        finished = ev.RunFinished(now_us, how.status, how.reason, how.code, state.effects.counts(), dict(state.spent))
+        happenings.append((finished, _encoder.encode(_output(held, how))))
+        closes = tuple(CloseApproval(name, "withdrawn") for name, mark in state.approvals.items() if mark.outcome == "pending")
+        head = Head(how.status, how.reason, how.code, release=True)
+    else:
+        wake_at_us = _wake(state, how.wake_at_us)
+        happenings.append((ev.RunWaiting(now_us, how.reason, how.code, how.on, wake_at_us), None))
+        head = Head(Status.WAITING, how.reason, how.code, how.on, wake_at_us, release=True)
+    refused = await held.sequencer.commit(happenings, head=head, charges=held.charges(moves), closes=closes)
+    return refused is None
+
+
+def _wake(state: RunState, wake_at_us: int | None) -> int | None:
+    deadline = state.contract.deadline_at_us
+    if wake_at_us is None or deadline is None:
+        return wake_at_us if deadline is None else deadline
+    return min(wake_at_us, deadline)
+
+
+def _output(held: Held, how: Finish) -> RunOutput:
+    if how.reason is StopReason.COMPLETED:
+        return RunOutput(held.transcript.reply)
+    partial = how.reason in (StopReason.PARTIAL, StopReason.TIMED_OUT)
+    return RunOutput(held.transcript.text if partial else "", partial, how.code)
+
+
+def _expire_approvals(held: Held) -> None:
+    now_us = held.services.clock.now_us()
+    for name, mark in list(held.state.approvals.items()):
+        if mark.outcome == "pending" and now_us >= mark.expires_at_us:
+            held.sequencer.expire(name, now_us)
+
+
+async def _leave_evidence(held: Held) -> None:
+    """A fenced holder that did act tells the run's inbox how it ended, so that the next holder need not guess."""
+    services = held.services
+    for closed, payload in held.sequencer.receipts():
+        late = LateReceipt(closed.call, closed.status, services.worker, msgspec.Raw(payload or b"null"))
+        token = f"receipt:{closed.call}:{held.sequencer.epoch}"
+        op = Deliver(held.run_id, "receipt", _encoder.encode(late), closed.at_us, token)
+        try:
+            await services.journal.submit(op)
+        except Unavailable as error:
+            _log.warning("run %s: a late receipt was not delivered: %s", held.run_id, error)

@@ -1,0 +1,368 @@
+"""Applies operations to the file: one batch, one transaction, each operation whole or not at all.
+
+This is the append contract in code. It runs in the writer's process, on one connection, synchronously; every guard is compared in
+the transaction that applies. A batch is first tried in one go; if an operation turns out to be poisonous (it raises), the batch is
+rolled back and applied again operation by operation, so that the others still land.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import assert_never
+
+import apsw
+import msgspec
+
+from quarterdeck.core.commit import (
+    MAX_RECORD,
+    Applied,
+    Claim,
+    Claimed,
+    ClaimedRun,
+    Commit,
+    DecideApproval,
+    Deliver,
+    Erase,
+    Op,
+    Outcome,
+    Record,
+    Refused,
+    SetAccount,
+    SetFact,
+)
+from quarterdeck.core.vocabulary import TERMINAL
+from quarterdeck.store.chain import GENESIS, chained, payload_digest
+from quarterdeck.store.sqlite.statements import load
+
+CHECKPOINT_PAGES = 4_000
+"""Pages in the log from which :meth:`Applier.checkpoint` copies them into the file."""
+
+_STORAGE = (apsw.IOError, apsw.FullError, apsw.CorruptError, apsw.NotADBError, apsw.ReadOnlyError, apsw.NoMemError, apsw.CantOpenError)
+"""Errors of the storage itself: the batch is rolled back and the writer stops. They are never retried in place."""
+
+
+_ANSWER = msgspec.msgpack.Decoder(tuple[ClaimedRun, ...])
+
+
+def _same(item: Record, body: bytes, payload: bytes | None, digest: bytes | None) -> bool:
+    """Whether a stored event is this one. Of an erased payload nothing is left to compare but that there was one."""
+    erased = payload is None and digest is not None and item.payload is not None
+    return body == item.body and (erased or payload == item.payload)
+
+
+class Applier:
+    """The one writer of a file. Not thread-safe; whoever owns the connection calls it, one batch at a time."""
+
+    def __init__(self, connection: apsw.Connection, checkpoint_pages: int = CHECKPOINT_PAGES) -> None:
+        self._db = connection
+        self._checkpoint_pages = checkpoint_pages
+        self._log_pages = 0
+        connection.set_wal_hook(self._committed)
+        self._execute = connection.execute
+        self._sql = load("write")
+        self._runs: dict[str, tuple[int, int, bytes, bytes | None]] = {}
+        self._facts: dict[str, int] = {}
+        self.incarnation: int = self._one("meta", ("incarnation",))[0]
+
+    def apply(self, batch: Sequence[Op]) -> list[Outcome]:
+        """Apply a batch durably and answer each operation, in order.
+
+        Raises an ``apsw`` storage error if the file cannot be written; then nothing of the batch is in it, unless the error came
+        from the commit itself, whose outcome is unknown until the same operations are applied again.
+        """
+        try:
+            return self._transaction(batch, isolate=False)
+        except _STORAGE:
+            raise
+        except (apsw.Error, OverflowError, TypeError, ValueError):
+            return self._transaction(batch, isolate=True)
+
+    def checkpoint(self) -> None:
+        """Copy a long log into the file; call it between batches, after the answers are out.
+
+        SQLite's automatic checkpoint would go on after an error of the storage and try again on the same descriptors. This one
+        raises it; everything answered is safe in the log.
+        """
+        if self._log_pages < self._checkpoint_pages:
+            return
+        with contextlib.suppress(apsw.BusyError):
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        self._log_pages = 0
+
+    def _committed(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
+        self._log_pages = pages
+        return apsw.SQLITE_OK
+
+    def _transaction(self, batch: Sequence[Op], *, isolate: bool) -> list[Outcome]:
+        self._execute("BEGIN IMMEDIATE")
+        try:
+            self._facts = dict(self._execute(self._sql["facts"]).fetchall())
+            one = self._isolated if isolate else self._operation
+            outcomes = [one(op) for op in batch]
+            self._execute("COMMIT")
+        except BaseException:
+            self._runs.clear()
+            if self._db.in_transaction:
+                self._execute("ROLLBACK")
+            raise
+        if len(self._runs) > 50_000:
+            self._runs.clear()
+        return outcomes
+
+    def _isolated(self, op: Op) -> Outcome:
+        self._execute("SAVEPOINT op")
+        try:
+            outcome = self._operation(op)
+        except _STORAGE:
+            raise
+        except (apsw.Error, OverflowError, TypeError, ValueError) as error:
+            self._undo()
+            return Refused("poison", str(error)[:200])
+        self._execute("RELEASE op")
+        return outcome
+
+    def _undo(self) -> None:
+        self._execute("ROLLBACK TO op")
+        self._execute("RELEASE op")
+        self._runs.clear()
+
+    def _operation(self, op: Op) -> Outcome:
+        match op:
+            case Commit():
+                if op.charges or op.consumes:
+                    return self._all_or_nothing(op)
+                return self._commit(op)
+            case Deliver():
+                return self._deliver(op)
+            case DecideApproval():
+                return self._decide(op)
+            case Claim():
+                return self._claim(op)
+            case SetFact():
+                return self._set_fact(op)
+            case SetAccount():
+                return self._set_account(op)
+            case Erase():
+                return self._erase(op)
+            case _:
+                assert_never(op)
+
+    def _all_or_nothing(self, commit: Commit) -> Outcome:
+        self._execute("SAVEPOINT guarded")
+        try:
+            outcome = self._commit(commit)
+        except BaseException:
+            self._execute("ROLLBACK TO guarded")
+            self._execute("RELEASE guarded")
+            raise
+        if isinstance(outcome, Refused):
+            self._execute("ROLLBACK TO guarded")
+        self._execute("RELEASE guarded")
+        return outcome
+
+    def _commit(self, commit: Commit) -> Outcome:
+        if commit.incarnation != self.incarnation:
+            return Refused("incarnation", str(self.incarnation))
+        for item in commit.records:
+            if len(item.body) > MAX_RECORD or (item.payload is not None and len(item.payload) > MAX_RECORD):
+                return Refused("poison", f"an event is larger than {MAX_RECORD} bytes")
+        if commit.new is not None:
+            return self._admit(commit)
+        found = self._runs.get(commit.run_id)
+        if found is None:
+            row = self._execute(self._sql["find_run"], (commit.run_id,)).fetchone()
+            if row is None:
+                return Refused("run", commit.run_id)
+            found = row
+        run, seq, head, salt = found
+        if seq != commit.seq:
+            return self._again_or_refused(commit, run)
+        if commit.facts is not None:
+            for name, version in commit.facts.items():
+                if self._facts.get(name, 0) != version:
+                    return self._again_or_refused(commit, run, Refused("facts", name))
+        return self._append(commit, run, head, salt)
+
+    def _append(self, commit: Commit, run: int, head: bytes, salt: bytes | None) -> Outcome:
+        rows, head = self._rows(commit, run, head, salt)
+        seq = commit.seq + len(rows)
+        guard = (seq, head, commit.at_us, run, commit.seq, commit.epoch, commit.control)
+        if commit.head is None:
+            self._execute(self._sql["step"], guard)
+        else:
+            new = commit.head
+            waiting_on = msgspec.json.encode(new.waiting_on).decode()
+            fields = (new.status, new.reason, new.code, waiting_on, new.wake_at_us, new.release)
+            self._execute(self._sql["step_head"], guard + fields)
+        if self._db.changes() == 0:
+            return self._again_or_refused(commit, run)
+        refused = self._attachments(commit, run)
+        if refused is not None:
+            return refused
+        self._db.executemany(self._sql["insert_event"], rows)
+        self._runs[commit.run_id] = (run, seq, head, salt)
+        return Applied(seq)
+
+    def _rows(self, commit: Commit, run: int, head: bytes, salt: bytes | None) -> tuple[list[tuple[object, ...]], bytes]:
+        rows: list[tuple[object, ...]] = []
+        seq = commit.seq
+        for item in commit.records:
+            seq += 1
+            digest = None
+            if item.payload is not None:
+                digest = payload_digest(salt or b"", item.payload)
+            head = chained(head, seq, item.body, digest)
+            rows.append((run, seq, item.body, item.payload, digest, head))
+        return rows, head
+
+    def _attachments(self, commit: Commit, run: int) -> Refused | None:
+        """Everything of a commit beside its events; a refusal here undoes the run's row through the savepoint around it."""
+        sql, execute = self._sql, self._execute
+        for charge in commit.charges:
+            move = charge.move
+            execute(sql["open_account"], (move.account, move.dimension, charge.limit))
+            execute(sql["charge"], (move.account, move.dimension, move.leased, move.returned, move.spent))
+            if self._db.changes() == 0:
+                return Refused("account", f"{move.account}|{move.dimension}")
+        for consume in commit.consumes:
+            execute(sql["consume_approval"], (consume.approval, run, consume.digest, consume.at_us))
+            if self._db.changes() == 0:
+                return Refused("approval", consume.approval)
+        for ask in commit.asks:
+            values = (ask.approval, run, ask.call, ask.tool, ask.digest, ask.requested_by, ask.expires_at_us, ask.shown)
+            execute(sql["insert_approval"], values)
+        for closed in commit.closes:
+            execute(sql["close_approval"], (closed.status, closed.approval, run))
+        for row in commit.inbox:
+            execute(sql["consume_inbox"], (row, run))
+        return None
+
+    def _again_or_refused(self, commit: Commit, run: int, refused: Refused | None = None) -> Outcome:
+        """Success if exactly these bytes are already there; otherwise the guard that failed."""
+        seq, epoch, control, worker = self._one("guards", (run,))
+        last = commit.seq + len(commit.records)
+        if seq >= last and commit.records:
+            stored = self._execute(self._sql["stored_events"], (run, commit.seq, last)).fetchall()
+            if all(_same(item, *row) for item, row in zip(commit.records, stored, strict=True)):
+                return Applied(last)
+        if epoch != commit.epoch or worker is None:
+            return Refused("epoch", str(epoch))
+        if seq != commit.seq:
+            return Refused("seq", str(seq))
+        if commit.control is not None and control != commit.control:
+            return Refused("control", str(control))
+        return refused if refused is not None else Refused("seq", str(seq))
+
+    def _admit(self, commit: Commit) -> Outcome:
+        new, key, sql = commit.new, commit.key, self._sql
+        if new is None or commit.seq != 0:
+            return Refused("seq", "an admission begins a journal at sequence 0")
+        row = self._execute(sql["find_run"], (commit.run_id,)).fetchone()
+        if row is not None:
+            outcome = self._again_or_refused(commit, row[0])
+            return outcome if isinstance(outcome, Applied) else Refused("run", commit.run_id)
+        if key is not None:
+            held = self._execute(sql["find_key"], (key.tenant, key.key)).fetchone()
+            if held is not None and held[2] > commit.at_us:
+                return Refused("key" if held[1] == key.body_digest else "digest", held[0])
+        if commit.facts is not None:
+            for name, version in commit.facts.items():
+                if self._facts.get(name, 0) != version:
+                    return Refused("facts", name)
+        first_rows, head = self._rows(commit, 0, GENESIS, new.salt)
+        values = (commit.run_id, "queued", len(first_rows), head, new.salt, commit.at_us)
+        run = self._one("insert_run", values)[0]
+        self._execute(
+            sql["insert_contract"],
+            (run, new.tenant, new.route, new.agent, new.actor, new.admitted_at_us, new.correlation_id)
+            + (new.thread_id, new.parent_run_id, new.priority),
+        )
+        self._db.executemany(sql["insert_event"], [(run, *rest) for _, *rest in first_rows])
+        self._execute(sql["insert_ready"], (run, commit.at_us))
+        if key is not None:
+            self._execute(sql["put_key"], (key.tenant, key.key, run, key.body_digest, key.expires_at_us))
+        return self._attachments(commit, run) or Applied(len(first_rows))
+
+    def _deliver(self, op: Deliver) -> Outcome:
+        row = self._execute(self._sql["run_status"], (op.run_id,)).fetchone()
+        if row is None:
+            return Refused("run", op.run_id)
+        run, status = row
+        earlier = self._execute(self._sql["find_token"], (run, op.token)).fetchone()
+        if earlier is not None:
+            return Applied(earlier[0])
+        if status in TERMINAL:
+            return Refused("terminal", status)
+        return Applied(self._put_inbox(run, op.kind, op.body, op.at_us, op.token))
+
+    def _put_inbox(self, run: int, kind: str, body: bytes, at_us: int, token: str) -> int:
+        number: int = self._one("insert_inbox", (run, kind, body, at_us, token))[0]
+        self._execute(self._sql["bump_control"], (run,))
+        self._execute(self._sql["ready_if_waiting"], (run, at_us))
+        return number
+
+    def _decide(self, op: DecideApproval) -> Outcome:
+        row = self._execute(self._sql["find_approval"], (op.approval,)).fetchone()
+        if row is None:
+            return Refused("approval", op.approval)
+        run, digest, status, expires_at_us, requested_by, _, run_status = row
+        body = msgspec.json.encode({"approval": op.approval, "outcome": op.outcome, "by": op.by, "reason": op.reason})
+        token = f"approval:{op.approval}"
+        if status != "pending":
+            same = self._execute(self._sql["same_row"], (run, token, body, op.at_us)).fetchone()
+            return Applied(same[0]) if same is not None else Refused("decided", status)
+        if digest != op.digest:
+            return Refused("digest", digest)
+        if op.at_us >= expires_at_us:
+            return Refused("expired", str(expires_at_us))
+        if op.by == requested_by:
+            return Refused("self", op.by)
+        if run_status in TERMINAL:
+            return Refused("terminal", run_status)
+        self._execute(self._sql["decide_approval"], (op.outcome, op.by, op.reason, op.approval))
+        return Applied(self._put_inbox(run, "approval", body, op.at_us, token))
+
+    def _claim(self, op: Claim) -> Outcome:
+        sql, execute = self._sql, self._execute
+        if op.token and (told := execute(sql["find_claim"], (op.worker, op.token)).fetchone()) is not None:
+            return Claimed(_ANSWER.decode(told[0]))
+        execute(sql["due_to_ready"], (op.now_us,))
+        execute(sql["due_done"], (op.now_us,))
+        claimed: list[ClaimedRun] = []
+        for (run,) in execute(sql["pick_ready"], (op.limit,)).fetchall():
+            row = execute(sql["claim"], (op.worker, run)).fetchone()
+            execute(sql["drop_ready"], (run,))
+            if row is not None:
+                claimed.append(ClaimedRun(*row))
+        if op.token and claimed:
+            execute(sql["put_claim"], (op.worker, op.token, msgspec.msgpack.encode(claimed)))
+        return Claimed(tuple(claimed))
+
+    def _set_fact(self, op: SetFact) -> Outcome:
+        self._execute(self._sql["put_fact"], (op.name, op.value))
+        version: int = self._one("fact_version", (op.name,))[0]
+        self._facts[op.name] = version
+        return Applied(version)
+
+    def _set_account(self, op: SetAccount) -> Outcome:
+        for dimension in ("model_calls", "tool_calls", "tokens", "cost_microusd"):
+            limit = getattr(op.limits, dimension)
+            self._execute(self._sql["set_account"], (op.account, dimension, limit))
+        return Applied(0)
+
+    def _erase(self, op: Erase) -> Outcome:
+        row = self._execute(self._sql["run_status"], (op.run_id,)).fetchone()
+        if row is None:
+            return Refused("run", op.run_id)
+        run, status = row
+        if status not in TERMINAL:
+            return Refused("terminal", status)
+        for name in ("erase_payloads", "erase_salt", "erase_shown", "erase_inbox"):
+            self._execute(self._sql[name], (run,))
+        self._runs.pop(op.run_id, None)
+        return Applied(0)
+
+    def _one(self, name: str, values: tuple[object, ...]) -> tuple[int, int, int, str | None]:
+        row: tuple[int, int, int, str | None] = self._execute(self._sql[name], values).fetchone()
+        return row

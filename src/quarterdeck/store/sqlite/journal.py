@@ -1,0 +1,219 @@
+"""The owner's side of the write path: collects operations, sends them in groups, resolves their futures.
+
+Operations submitted in one turn of the event loop travel together. When the writer dies, a new one is started and everything that
+was not answered is sent again, which is safe because applying is idempotent; a writer that reports a storage fault is not replaced:
+every caller gets ``Unavailable`` with the reason, and the runtime stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from quarterdeck.core.commit import Op, Outcome, Refused
+from quarterdeck.core.errors import Unavailable
+from quarterdeck.store.sqlite.frames import Reply, Request, frame, replies, split
+from quarterdeck.store.sqlite.opening import OwnerLock, connect, prepare
+from quarterdeck.store.sqlite.statements import load
+
+GROUP = 128
+"""Operations per request: small enough that the writer works while the event loop prepares the next ones."""
+MAX_RESTARTS = 3
+"""Writers that may die one after the other, without answering anything, before the store gives up."""
+POLL_S = 0.05
+"""How often the owner looks for rows that other processes put into inboxes."""
+
+_Waiting = list[tuple[Op, asyncio.Future[Outcome]]]
+
+
+def _framed(number: int, group: _Waiting) -> bytes:
+    return frame(Request(number, [op for op, _ in group]))
+
+
+def _sendable(op: Op, future: asyncio.Future[Outcome]) -> bool:
+    """Whether an operation can be written down at all; one that cannot is answered here, so that its neighbours go on."""
+    try:
+        frame(Request(0, [op]))
+    except (OverflowError, TypeError, ValueError) as error:
+        if not future.done():
+            future.set_result(Refused("poison", str(error)[:200]))
+        return False
+    return True
+
+
+class SqliteJournal(asyncio.Protocol):
+    """The write side of an owned file; create it with :meth:`open`, on the loop that will use it."""
+
+    def __init__(self, path: Path, lock: OwnerLock, incarnation: int, callback: Callable[[], None] | None = None) -> None:
+        self.path = path
+        self.incarnation = incarnation
+        self.quiesced = True
+        self._lock = lock
+        self._callback = callback
+        self._loop = asyncio.get_running_loop()
+        self._queue: _Waiting = []
+        self._flushing = False
+        self._sent: dict[int, _Waiting] = {}
+        self._number = 0
+        self._buffer = bytearray()
+        self._fault: Unavailable | None = None
+        self._closing = False
+        self._deaths = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._ended = self._loop.create_future()
+        self._poll: asyncio.TimerHandle | None = None
+        self._visitors = connect(path, readonly=True)
+        self._seen = self._visitors.pragma("data_version")
+
+    @classmethod
+    async def open(cls, path: Path, incarnation: int) -> SqliteJournal:
+        """Take ownership of ``path`` and start its writer. Raises ``Unavailable`` (``store.owned``) if another process has it."""
+        lock = OwnerLock(path)
+        try:
+            prepare(path, incarnation)
+            db = connect(path, readonly=True)
+            stored = db.execute(load("write")["meta"], ("incarnation",)).fetchone()
+            db.close()
+            journal = cls(path, lock, int(stored[0]) if stored else 0)
+            await journal._start()
+        except BaseException:
+            lock.release()
+            raise
+        journal._poll = journal._loop.call_later(POLL_S, journal._look)
+        return journal
+
+    @property
+    def writer_pid(self) -> int:
+        """The process id of the present writer, for those who watch or kill it."""
+        return self._process.pid if self._process is not None else 0
+
+    def submit(self, op: Op) -> asyncio.Future[Outcome]:
+        """Apply one operation durably; see the port for what the future promises."""
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        if self._fault is not None or self._closing:
+            future.set_exception(self._fault or Unavailable("store.closed", "the store is closed; start the runtime again"))
+            return future
+        self._queue.append((op, future))
+        if len(self._queue) >= GROUP:
+            self._flush()
+        elif not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+        return future
+
+    def hints(self, callback: Callable[[], None]) -> None:
+        """Tell ``callback`` when another process has written to the file."""
+        self._callback = callback
+
+    async def close(self) -> None:
+        """Apply what was submitted, end the writer, give the file free."""
+        if self._closing:
+            return
+        self._flush()
+        if self._sent and self._fault is None:
+            await asyncio.wait([future for group in self._sent.values() for _, future in group])
+        self._closing = True
+        if self._poll is not None:
+            self._poll.cancel()
+        if self._transport is not None:
+            self._transport.close()
+            await self._ended
+        if self._process is not None:
+            await self._loop.run_in_executor(None, self._process.wait)
+        self._visitors.close()
+        self._lock.release()
+
+    def data_received(self, data: bytes) -> None:
+        """Resolve the futures of every complete reply."""
+        self._buffer += data
+        for body in split(self._buffer):
+            reply = replies.decode(body)
+            if reply.fault:
+                self._stop(reply)
+                return
+            self._deaths = 0
+            for (_, future), outcome in zip(self._sent.pop(reply.number), reply.outcomes, strict=True):
+                if not future.done():
+                    future.set_result(outcome)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The writer is gone: at closing time that is the end, otherwise another one takes over."""
+        if self._closing or self._fault is not None:
+            if not self._ended.done():
+                self._ended.set_result(None)
+            return
+        self._deaths += 1
+        if self._deaths > MAX_RESTARTS:
+            self._stop(Reply(0, [], f"the writer died {self._deaths} times in a row"))
+            self._ended.set_result(None)
+            return
+        self._loop.create_task(self._restart())
+
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 21)
+        command = [sys.executable, "-m", "quarterdeck.store.sqlite.writer", str(self.path), str(theirs.fileno())]
+        self._process = subprocess.Popen(  # noqa: ASYNC220 - our own interpreter; starting it does not wait
+            command,
+            pass_fds=(theirs.fileno(), self._lock.fileno()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+        )
+        theirs.close()
+        self._buffer.clear()
+        self._transport, _ = await self._loop.create_connection(lambda: self, sock=ours)
+
+    async def _restart(self) -> None:
+        if self._process is not None:
+            await self._loop.run_in_executor(None, self._process.wait)
+        await self._start()
+        for number, group in self._sent.items():
+            self._send(_framed(number, group))
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if not self._queue:
+            return
+        group, self._queue = self._queue, []
+        self._number += 1
+        try:
+            data = _framed(self._number, group)
+        except (OverflowError, TypeError, ValueError):
+            group = [pair for pair in group if _sendable(*pair)]
+            data = _framed(self._number, group)
+        self._sent[self._number] = group
+        self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _stop(self, reply: Reply) -> None:
+        self._fault = Unavailable(
+            "store.storage", f"the store stopped ({reply.fault}); see to the storage, then start again: nothing committed is lost"
+        )
+        waiting = [pair for group in self._sent.values() for pair in group] + self._queue
+        self._sent.clear()
+        self._queue = []
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(self._fault)
+        if self._callback is not None:
+            self._callback()
+
+    def _look(self) -> None:
+        seen = self._visitors.pragma("data_version")
+        if seen != self._seen:
+            self._seen = seen
+            if self._callback is not None:
+                self._callback()
+        self._poll = self._loop.call_later(POLL_S, self._look)

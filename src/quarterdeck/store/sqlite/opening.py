@@ -1,0 +1,180 @@
+"""Opening the file: who owns it, is it ours, is it whole, which schema has it.
+
+Nothing weaker than WAL with ``synchronous=FULL`` is accepted, and no SQLite library older than 3.51.3 (older ones can corrupt a
+WAL that is reset while another connection checkpoints).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+import apsw
+
+from quarterdeck.core.errors import Corrupt, Unavailable, UsageError
+from quarterdeck.store.sqlite.statements import load, schema
+
+APPLICATION_ID = 0x51444B31
+"""Marks a file as Quarterdeck's (``QDK1``)."""
+SCHEMA = 1
+"""The newest schema version that this code writes."""
+MIN_LIBRARY = 3_051_003
+BUSY_MS = 10_000
+QUICK_CHECK_BYTES = 64 * 1024 * 1024
+"""Files up to this size are checked whole when they are opened; larger ones by ``quarterdeck doctor``."""
+
+
+class OwnerLock:
+    """The lock beside a store's file. It is held by the owner and its writer; the kernel drops it when both have ended."""
+
+    def __init__(self, path: Path, wait_s: float = 10.0) -> None:
+        self.path = path.with_name(path.name + ".lock")
+        try:
+            self._file = open(self.path, "a+", encoding="ascii")  # noqa: SIM115 - held for the life of the owner
+        except OSError as error:
+            raise UsageError("store.path", f"{self.path} cannot be opened ({error}); check the folder and its permissions") from None
+        deadline = time.monotonic() + wait_s
+        while not self._taken():
+            holder = self._holder()
+            if _alive(holder) or time.monotonic() > deadline:
+                self._file.close()
+                raise Unavailable(
+                    "store.owned",
+                    f"{path} is in use by process {holder}; stop it, or name another file in QUARTERDECK_STORE",
+                    holder=holder,
+                )
+            time.sleep(0.01)
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def _taken(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _holder(self) -> int:
+        self._file.seek(0)
+        text = self._file.read(20)
+        return int(text) if text.isdigit() else 0
+
+    def fileno(self) -> int:
+        """The descriptor that the writer inherits, so that the lock outlives a killed owner until the writer has ended."""
+        return self._file.fileno()
+
+    def release(self) -> None:
+        """Give the file free; harmless when repeated."""
+        self._file.close()
+
+
+def _alive(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return state != "Z"
+
+
+def connect(path: Path, *, readonly: bool = False) -> apsw.Connection:
+    """A connection with the settings that durability needs; raises ``Unavailable``, ``UsageError`` or ``Corrupt``."""
+    if apsw.SQLITE_VERSION_NUMBER < MIN_LIBRARY:
+        raise UsageError("store.library", f"SQLite {apsw.sqlite_lib_version()} is too old; install apsw 3.51.3 or newer")
+    flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    try:
+        db = apsw.Connection(str(path), flags=flags)
+        db.set_busy_timeout(BUSY_MS)
+        if not readonly:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            # The writer checkpoints by itself: SQLite's automatic one swallows the errors of the storage.
+            db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.execute("PRAGMA cache_size = -65536")
+        db.execute("PRAGMA foreign_keys = OFF")
+    except apsw.CantOpenError as error:
+        raise UsageError("store.path", f"{path} cannot be opened ({error}); check the folder and its permissions") from None
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        raise Corrupt("store.corrupt", f"{path} is not a readable SQLite file ({error}); restore a backup") from None
+    except (apsw.IOError, apsw.FullError, apsw.ReadOnlyError) as error:
+        raise Unavailable("store.storage", f"{path} cannot be written ({error}); free or mount the storage") from None
+    return db
+
+
+def prepare(path: Path, incarnation: int) -> None:
+    """Make the file ours: create or migrate it, check it, and release what the previous owner held.
+
+    Only the owner calls this, before its writer starts. ``incarnation`` is used for a new file only. Raises ``UsageError`` for a
+    foreign or newer file (nothing is changed in it) and ``Corrupt`` for a damaged one.
+    """
+    new = not path.exists() or path.stat().st_size == 0 or _blank(path)
+    db = connect(path)
+    try:
+        require_durable(db)
+        if new:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(schema(1))
+            db.execute(f"PRAGMA user_version = {SCHEMA}")
+            db.execute(load("write")["put_meta"], ("incarnation", incarnation))
+            db.execute("COMMIT")
+        elif path.stat().st_size <= QUICK_CHECK_BYTES:
+            check(db, path)
+        _adopt(db)
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise Corrupt("store.corrupt", f"{path} is damaged ({error}); restore a backup") from None
+    except (apsw.IOError, apsw.FullError, apsw.ReadOnlyError) as error:
+        raise Unavailable("store.storage", f"{path} cannot be written ({error}); free or mount the storage") from None
+    finally:
+        db.close()
+
+
+def _blank(path: Path) -> bool:
+    """Whether the file holds nothing yet, as after a crash while it was made; raises if it is not ours to use."""
+    db = connect(path, readonly=True)
+    try:
+        application = db.pragma("application_id")
+        version = db.pragma("user_version")
+        tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    except (apsw.NotADBError, apsw.CorruptError, apsw.IOError) as error:
+        raise Corrupt("store.corrupt", f"{path} is not a readable SQLite file ({error}); restore a backup") from None
+    finally:
+        db.close()
+    if application == version == tables == 0:
+        return True
+    if application != APPLICATION_ID:
+        raise UsageError("store.foreign", f"{path} is a database of another program; name another file in QUARTERDECK_STORE")
+    if not isinstance(version, int) or version > SCHEMA:
+        raise UsageError("store.newer", f"{path} has schema {version}, newer than {SCHEMA}; run the newer quarterdeck")
+    return False
+
+
+def require_durable(db: apsw.Connection) -> None:
+    """Refuse any setting under which an acknowledged commit could be lost."""
+    mode, level = db.pragma("journal_mode"), db.pragma("synchronous")
+    if mode != "wal" or level not in (2, 3):
+        raise UsageError(
+            "store.unsafe", f"journal_mode={mode}, synchronous={level} can lose commits; the file system must allow WAL and FULL"
+        )
+
+
+def check(db: apsw.Connection, path: Path) -> None:
+    """SQLite's own quick check of the whole file; raises ``Corrupt`` with its first finding."""
+    finding = db.pragma("quick_check", 1)
+    if finding != "ok":
+        raise Corrupt("store.corrupt", f"{path} is damaged ({finding}); restore a backup")
+
+
+def _adopt(db: apsw.Connection) -> None:
+    sql = load("write")
+    db.execute("BEGIN IMMEDIATE")
+    for name in ("adopt_ready", "adopt_unread", "adopt_release", "adopt_claims"):
+        db.execute(sql[name])
+    db.execute("COMMIT")

@@ -1,0 +1,24 @@
+-- name: events
+SELECT e.seq, e.body, e.payload, e.payload_digest, e.hash FROM events e JOIN runs r ON r.id = e.run
+WHERE r.run_id = ? AND e.seq > ? ORDER BY e.seq LIMIT ?
+-- name: inbox
+SELECT r.control, i.id, i.kind, i.body, i.at_us FROM runs r LEFT JOIN inbox i ON i.run = r.id AND i.consumed = 0
+WHERE r.run_id = ? ORDER BY i.id
+-- name: run_columns
+SELECT r.run_id, c.tenant, c.route, c.agent, c.actor, r.status, r.reason, r.code, r.seq, r.epoch, r.worker, r.waiting_on,
+    r.wake_at_us, c.admitted_at_us, r.updated_at_us, c.correlation_id, c.thread_id, c.parent_run_id, c.priority, r.head
+FROM runs r JOIN contracts c ON c.run = r.id
+-- name: run_position
+SELECT id FROM runs WHERE run_id = ?
+-- name: approval_columns
+SELECT a.approval, r.run_id, c.tenant, a.call, a.tool, a.digest, a.requested_by, a.expires_at_us, a.status, a.decided_by,
+    a.reason, a.consumed, a.shown
+FROM approvals a JOIN runs r ON r.id = a.run JOIN contracts c ON c.run = a.run
+-- name: accounts
+SELECT account, dimension, bound, committed, reserved FROM accounts ORDER BY account, dimension
+-- name: facts
+SELECT name, version, value FROM facts ORDER BY name
+-- name: salt
+SELECT salt FROM runs WHERE run_id = ?
+-- name: due
+SELECT EXISTS (SELECT 1 FROM ready) OR EXISTS (SELECT 1 FROM runs WHERE wake_at_us <= ? AND worker IS NULL)

@@ -1,0 +1,24 @@
+"""Named SQL, read once from the ``.sql`` files beside this module."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+
+def load(name: str) -> dict[str, str]:
+    """The statements of ``sql/<name>.sql`` by their ``-- name:`` line.
+
+    >>> sorted(load("read"))[:2]
+    ['accounts', 'approval_columns']
+    """
+    text = (resources.files(__package__) / "sql" / f"{name}.sql").read_text("utf-8")
+    found: dict[str, str] = {}
+    for block in text.split("-- name: ")[1:]:
+        title, _, body = block.partition("\n")
+        found[title.strip()] = body.strip()
+    return found
+
+
+def schema(version: int) -> str:
+    """The script that brings an empty file, or one of the version before, to schema ``version``."""
+    return (resources.files(__package__) / "sql" / f"schema_{version}.sql").read_text("utf-8")

@@ -1,0 +1,409 @@
+"""The rows of a store, as Python values, and how operations change them: the append contract without a database.
+
+:class:`Tables` applies the same operations with the same answers as every other store. Each operation is first checked
+whole and only then carried out, so there is nothing to undo: what is refused has changed nothing. It is synchronous,
+deterministic and has no clock, thread or file; :mod:`quarterdeck.testing.memory` puts the ports of a store around it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+
+import msgspec
+
+from quarterdeck.core.budget import SHARED
+from quarterdeck.core.commit import (
+    MAX_RECORD,
+    Applied,
+    Ask,
+    Claim,
+    Claimed,
+    ClaimedRun,
+    Commit,
+    Consume,
+    DecideApproval,
+    Deliver,
+    Erase,
+    Head,
+    InboxRow,
+    Key,
+    NewRun,
+    Op,
+    Outcome,
+    Refused,
+    SetAccount,
+    SetFact,
+)
+from quarterdeck.core.vocabulary import TERMINAL
+from quarterdeck.ports.store import AccountRow, ApprovalRow, FactRow, StoredEvent
+from quarterdeck.store.chain import GENESIS, chained, payload_digest
+
+_INT64 = 2**63
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Op] = msgspec.msgpack.Decoder(Op)
+
+
+class Poison(Exception):
+    """An operation that no store could ever apply."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One run's rows. ``position`` is its place among all runs ever admitted; ``inbox`` holds what is not consumed
+    yet."""
+
+    position: int
+    run_id: str
+    new: NewRun
+    salt: bytes | None
+    status: str = "queued"
+    reason: str = ""
+    code: str = ""
+    waiting_on: tuple[str, ...] = ()
+    wake_at_us: int | None = None
+    seq: int = 0
+    epoch: int = 0
+    control: int = 0
+    worker: str | None = None
+    head: bytes = GENESIS
+    updated_at_us: int = 0
+    events: list[StoredEvent] = field(default_factory=list)
+    inbox: dict[int, InboxRow] = field(default_factory=dict)
+    tokens: dict[str, InboxRow] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Attachments:
+    """What a commit changes beside its own run, computed before anything is changed."""
+
+    accounts: dict[tuple[str, str], AccountRow] = field(default_factory=dict)
+    approvals: dict[str, ApprovalRow] = field(default_factory=dict)
+
+
+class Tables:
+    """All rows of one store. Several owners may use one instance, one after the other or at once."""
+
+    def __init__(self, incarnation: int = 1) -> None:
+        self.incarnation = incarnation
+        self.runs: dict[str, Run] = {}
+        self.ready: dict[str, int] = {}
+        self.approvals: dict[str, ApprovalRow] = {}
+        self.accounts: dict[tuple[str, str], AccountRow] = {}
+        self.keys: dict[tuple[str, str], tuple[str, Key]] = {}
+        self.facts: dict[str, FactRow] = {}
+        self.claims: dict[str, tuple[str, Claimed]] = {}
+        self.rows = 0
+
+    def apply(self, batch: Sequence[Op]) -> list[Outcome]:
+        """Apply operations in order, each whole or not at all, and answer each."""
+        return [self._one(op) for op in batch]
+
+    def adopt(self, dead: frozenset[str] | None = None) -> None:
+        """Release what dead workers hold, and make ready what somebody has to look at; ``None``: all are dead."""
+        for run in self.runs.values():
+            if dead is not None and run.worker not in dead:
+                continue
+            if run.status in ("queued", "running") or (run.status == "waiting" and (run.worker or run.inbox)):
+                self.ready.setdefault(run.run_id, run.updated_at_us)
+            run.worker = None
+        self.claims = {w: claim for w, claim in self.claims.items() if dead is not None and w not in dead}
+
+    def _one(self, op: Op) -> Outcome:
+        try:
+            return self._operation(storable(op))
+        except Poison as poison:
+            return Refused("poison", str(poison)[:200])
+
+    def _operation(self, op: Op) -> Outcome:
+        match op:
+            case Commit():
+                return self._commit(op)
+            case Deliver():
+                return self._deliver(op)
+            case DecideApproval():
+                return self._decide(op)
+            case Claim():
+                return self._claim(op)
+            case SetFact():
+                return self._set_fact(op)
+            case SetAccount():
+                return self._set_account(op)
+            case Erase():
+                return self._erase(op)
+            case _:
+                assert_never(op)
+
+    def _commit(self, commit: Commit) -> Outcome:
+        if commit.incarnation != self.incarnation:
+            return Refused("incarnation", str(self.incarnation))
+        if any(len(item.body) > MAX_RECORD or len(item.payload or b"") > MAX_RECORD for item in commit.records):
+            return Refused("poison", f"an event is larger than {MAX_RECORD} bytes")
+        if commit.new is not None:
+            return self._admit(commit, commit.new)
+        run = self.runs.get(commit.run_id)
+        if run is None:
+            return Refused("run", commit.run_id)
+        if self._is_repeated(commit, run):
+            return Applied(commit.seq + len(commit.records))
+        refused = self._guard(commit, run)
+        if refused is not None:
+            return refused
+        attached = self._attach(commit, run)
+        if isinstance(attached, Refused):
+            return attached
+        self._append(commit, run, attached)
+        return Applied(run.seq)
+
+    def _is_repeated(self, commit: Commit, run: Run) -> bool:
+        stored = run.events[commit.seq : commit.seq + len(commit.records)]
+        if not commit.records or len(stored) != len(commit.records):
+            return False
+        return all(
+            event.body == item.body
+            and (event.payload == item.payload or (_is_erased(event) and item.payload is not None))
+            for item, event in zip(commit.records, stored, strict=True)
+        )
+
+    def _guard(self, commit: Commit, run: Run) -> Refused | None:
+        if run.epoch != commit.epoch or run.worker is None:
+            return Refused("epoch", str(run.epoch))
+        if run.seq != commit.seq:
+            return Refused("seq", str(run.seq))
+        if commit.control is not None and run.control != commit.control:
+            return Refused("control", str(run.control))
+        return self._guard_facts(commit)
+
+    def _guard_facts(self, commit: Commit) -> Refused | None:
+        for name, version in (commit.facts or {}).items():
+            row = self.facts.get(name)
+            if version != (row.version if row is not None else 0):
+                return Refused("facts", name)
+        return None
+
+    def _attach(self, commit: Commit, run: Run) -> Attachments | Refused:
+        attached = Attachments()
+        for charge in commit.charges:
+            move, name = charge.move, (charge.move.account, charge.move.dimension)
+            row = attached.accounts.get(name) or self.accounts.get(name) or AccountRow(*name, charge.limit, 0, 0)
+            committed, reserved = row.committed + move.spent, row.reserved + move.leased - move.returned
+            if move.leased and not self._fits(row.limit, committed + reserved):
+                return Refused("account", "|".join(name))
+            if not (abs(committed) < _INT64 and abs(reserved) < _INT64):
+                raise Poison(f"account {name[0]} overflows")
+            attached.accounts[name] = AccountRow(*name, row.limit, committed, reserved)
+        for consume in commit.consumes:
+            approval = attached.approvals.get(consume.approval) or self.approvals.get(consume.approval)
+            if approval is None or approval.run_id != run.run_id or not self._is_usable(approval, consume):
+                return Refused("approval", consume.approval)
+            attached.approvals[consume.approval] = msgspec.structs.replace(approval, consumed=True)
+        for ask in commit.asks:
+            if ask.approval in attached.approvals or ask.approval in self.approvals:
+                raise Poison(f"approval {ask.approval} exists")
+            attached.approvals[ask.approval] = _asked(ask, run)
+        for closed in commit.closes:
+            approval = attached.approvals.get(closed.approval) or self.approvals.get(closed.approval)
+            if approval is not None and approval.run_id == run.run_id and approval.status == "pending":
+                attached.approvals[closed.approval] = msgspec.structs.replace(approval, status=closed.status)
+        return attached
+
+    def _fits(self, limit: int | None, total: int) -> bool:
+        return limit is None or total <= limit
+
+    def _is_usable(self, approval: ApprovalRow, consume: Consume) -> bool:
+        approved = approval.status == "approved" and not approval.consumed
+        return approved and approval.digest == consume.digest and approval.expires_at_us > consume.at_us
+
+    def _append(self, commit: Commit, run: Run, attached: Attachments) -> None:
+        for item in commit.records:
+            run.seq += 1
+            digest = None if item.payload is None else payload_digest(run.salt or b"", item.payload)
+            run.head = chained(run.head, run.seq, item.body, digest)
+            run.events.append(StoredEvent(run.seq, item.body, item.payload, digest, run.head))
+        run.updated_at_us = commit.at_us
+        if commit.head is not None and commit.new is None:
+            self._set_head(run, commit.head)
+        for row in commit.inbox:
+            run.inbox.pop(row, None)
+        self.accounts.update(attached.accounts)
+        self.approvals.update(attached.approvals)
+
+    def _set_head(self, run: Run, head: Head) -> None:
+        run.status, run.reason, run.code = head.status, head.reason, head.code
+        run.waiting_on, run.wake_at_us = head.waiting_on, head.wake_at_us
+        if head.release:
+            run.worker = None
+
+    def _admit(self, commit: Commit, new: NewRun) -> Outcome:
+        if commit.seq != 0:
+            return Refused("seq", "an admission begins a journal at sequence 0")
+        found = self.runs.get(commit.run_id)
+        if found is not None:
+            same = self._is_repeated(commit, found)
+            return Applied(len(commit.records)) if same else Refused("run", commit.run_id)
+        key = commit.key
+        held = self._held(key, commit.at_us) if key is not None else None
+        if key is not None and held is not None:
+            return Refused("key" if held[1].body_digest == key.body_digest else "digest", held[0])
+        refused = self._guard_facts(commit)
+        if refused is not None:
+            return refused
+        run = Run(len(self.runs), commit.run_id, new, new.salt)
+        attached = self._attach(commit, run)
+        if isinstance(attached, Refused):
+            return attached
+        self._append(commit, run, attached)
+        self.runs[run.run_id] = run
+        self.ready[run.run_id] = commit.at_us
+        if key is not None:
+            self.keys[key.tenant, key.key] = (run.run_id, key)
+        return Applied(run.seq)
+
+    def _held(self, key: Key, at_us: int) -> tuple[str, Key] | None:
+        held = self.keys.get((key.tenant, key.key))
+        return held if held is not None and held[1].expires_at_us > at_us else None
+
+    def _deliver(self, op: Deliver) -> Outcome:
+        run = self.runs.get(op.run_id)
+        if run is None:
+            return Refused("run", op.run_id)
+        earlier = run.tokens.get(op.token)
+        if earlier is not None:
+            return Applied(earlier.row)
+        if run.status in TERMINAL:
+            return Refused("terminal", run.status)
+        return self._put_inbox(run, op.kind, op.body, op.at_us, op.token)
+
+    def _put_inbox(self, run: Run, kind: str, body: bytes, at_us: int, token: str) -> Applied:
+        self.rows += 1
+        run.inbox[self.rows] = run.tokens[token] = InboxRow(self.rows, kind, body, at_us)
+        run.control += 1
+        if run.worker is None:
+            self.ready.setdefault(run.run_id, at_us)
+        return Applied(self.rows)
+
+    def _decide(self, op: DecideApproval) -> Outcome:
+        approval = self.approvals.get(op.approval)
+        if approval is None:
+            return Refused("approval", op.approval)
+        run = self.runs[approval.run_id]
+        token = f"approval:{op.approval}"
+        body = msgspec.json.encode({"approval": op.approval, "outcome": op.outcome, "by": op.by, "reason": op.reason})
+        if approval.status != "pending":
+            earlier = run.tokens.get(token)
+            if earlier is not None and (earlier.body, earlier.at_us) == (body, op.at_us):
+                return Applied(earlier.row)
+        refused = self._guard_decision(op, approval, run)
+        if refused is not None:
+            return refused
+        decided = msgspec.structs.replace(approval, status=op.outcome, decided_by=op.by, reason=op.reason)
+        self.approvals[op.approval] = decided
+        return self._put_inbox(run, "approval", body, op.at_us, token)
+
+    def _guard_decision(self, op: DecideApproval, approval: ApprovalRow, run: Run) -> Refused | None:
+        if approval.status != "pending":
+            return Refused("decided", approval.status)
+        if approval.digest != op.digest:
+            return Refused("digest", approval.digest)
+        if op.at_us >= approval.expires_at_us:
+            return Refused("expired", str(approval.expires_at_us))
+        if op.by == approval.requested_by:
+            return Refused("self", op.by)
+        return Refused("terminal", run.status) if run.status in TERMINAL else None
+
+    def _claim(self, op: Claim) -> Outcome:
+        told = self.claims.get(op.worker)
+        if op.token and told is not None and told[0] == op.token:
+            return told[1]
+        for run in self.runs.values():
+            if run.wake_at_us is not None and run.wake_at_us <= op.now_us and run.worker is None:
+                self.ready.setdefault(run.run_id, run.wake_at_us)
+                run.wake_at_us = None
+        picked = heapq.nsmallest(op.limit, self.ready, key=lambda name: (self.ready[name], self.runs[name].position))
+        answer = Claimed(tuple(self._claimed(picked, op.worker)))
+        if op.token and answer.runs:
+            self.claims[op.worker] = (op.token, answer)
+        return answer
+
+    def _claimed(self, picked: Sequence[str], worker: str) -> Iterator[ClaimedRun]:
+        for name in picked:
+            del self.ready[name]
+            run = self.runs[name]
+            if run.worker is None and run.status in ("queued", "running", "waiting"):
+                run.epoch += 1
+                run.worker = worker
+                yield ClaimedRun(run.run_id, run.seq, run.epoch)
+
+    def _set_fact(self, op: SetFact) -> Outcome:
+        row = self.facts.get(op.name)
+        if row is None or row.value != op.value:
+            row = self.facts[op.name] = FactRow(op.name, row.version + 1 if row is not None else 1, op.value)
+        return Applied(row.version)
+
+    def _set_account(self, op: SetAccount) -> Outcome:
+        for dimension in SHARED:
+            name = (op.account, str(dimension))
+            row = self.accounts.get(name) or AccountRow(*name, None, 0, 0)
+            self.accounts[name] = msgspec.structs.replace(row, limit=op.limits.limit(dimension))
+        return Applied(0)
+
+    def _erase(self, op: Erase) -> Outcome:
+        run = self.runs.get(op.run_id)
+        if run is None:
+            return Refused("run", op.run_id)
+        if run.status not in TERMINAL:
+            return Refused("terminal", run.status)
+        run.salt = None
+        run.events = [msgspec.structs.replace(event, payload=None) for event in run.events]
+        run.inbox = {row: msgspec.structs.replace(item, body=b"") for row, item in run.inbox.items()}
+        run.tokens = {token: msgspec.structs.replace(item, body=b"") for token, item in run.tokens.items()}
+        for name, approval in self.approvals.items():
+            if approval.run_id == op.run_id:
+                self.approvals[name] = msgspec.structs.replace(approval, shown=b"")
+        return Applied(0)
+
+
+def _is_erased(event: StoredEvent) -> bool:
+    return event.payload is None and event.payload_digest is not None
+
+
+def _asked(ask: Ask, run: Run) -> ApprovalRow:
+    return ApprovalRow(
+        ask.approval,
+        run.run_id,
+        run.new.tenant,
+        ask.call,
+        ask.tool,
+        ask.digest,
+        ask.requested_by,
+        ask.expires_at_us,
+        status="pending",
+        decided_by="",
+        reason="",
+        consumed=False,
+        shown=ask.shown,
+    )
+
+
+def storable(op: Op) -> Op:
+    """The operation as a store would read it back; raises :class:`Poison` where it cannot be written down or read."""
+    try:
+        copy = _decoder.decode(_encoder.encode(op))
+    except (msgspec.ValidationError, OverflowError, TypeError, ValueError) as error:
+        raise Poison(str(error)) from None
+    if any(not -_INT64 <= number < _INT64 for number in _integers(msgspec.to_builtins(copy, builtin_types=(bytes,)))):
+        raise Poison("an integer does not fit 64 bits")
+    return copy
+
+
+def _integers(value: object) -> Iterator[int]:
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _integers(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _integers(item)

@@ -1,0 +1,165 @@
+"""A typed Python function as a tool.
+
+Parameters become the fields of a strict schema (unknown arguments are refused, nothing is coerced); a parameter annotated with
+:class:`~quarterdeck.ports.tools.ToolContext` receives the context instead. Dataclasses, enums, ``Literal``, ``Annotated`` constraints
+(:class:`msgspec.Meta`), ``TypedDict`` and nested structs all work.
+
+>>> async def greet(name: str, times: int = 1) -> str:
+...     "Say hello."
+...     return f"hello {name} " * times
+>>> tool = FunctionTool(greet, effect=EffectClass.READ)
+>>> tool.fit(b'{"name":"Ada"}'), tool.fit(b'{"nam":"Ada"}')
+('', 'Object contains unknown field `nam`')
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import typing
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from quarterdeck.core.contract import checked_name
+from quarterdeck.core.errors import UsageError
+from quarterdeck.core.labels import Confidentiality, Integrity
+from quarterdeck.core.specs import ToolSpec
+from quarterdeck.core.vocabulary import EffectClass, ReceiptStatus
+from quarterdeck.ports.tools import Finding, ToolContext
+
+MAX_RESULT = 1_048_576
+"""The longest result of a tool, in bytes of JSON; a longer one makes the call fail with ``tool.result_too_large``."""
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+class FunctionTool:
+    """A tool made of a function, plain or ``async``; plain ones run in a worker thread so that they cannot block the loop."""
+
+    def __init__(
+        self,
+        function: Callable[..., object],
+        *,
+        effect: EffectClass,
+        name: str | None = None,
+        idempotent: bool = False,
+        idempotent_for_s: int = 86_400,
+        reconcile: Callable[..., object] | None = None,
+        compensate: Callable[..., object] | None = None,
+        timeout_s: float = 30.0,
+        permissions: tuple[str, ...] = (),
+        sandbox: str = "in_process",
+        cost_microusd: int = 0,
+        evidence: tuple[str, ...] = (),
+        integrity: Integrity = Integrity.TRUSTED,
+        confidentiality: Confidentiality = Confidentiality.PUBLIC,
+    ) -> None:
+        self._function = function
+        self._is_async = inspect.iscoroutinefunction(function)
+        self._reconcile = reconcile
+        self.compensate = compensate
+        self._struct, self._context_name = _arguments_of(function)
+        self._decoder: msgspec.json.Decoder[msgspec.Struct] = msgspec.json.Decoder(self._struct, strict=True)
+        self._fields = self._struct.__struct_fields__
+        schema, components = msgspec.json.schema_components([self._struct], ref_template="#/$defs/{name}")
+        body = components.pop(self._struct.__name__, schema[0])
+        body.pop("title", None)
+        if components:
+            body["$defs"] = components
+        self.spec = ToolSpec(
+            name=checked_name("tool", name or function.__name__),
+            description=inspect.getdoc(function) or "",
+            effect=effect,
+            input_schema=_encoder.encode(body),
+            idempotent=idempotent,
+            idempotent_for_s=idempotent_for_s,
+            reconcilable=reconcile is not None,
+            compensable=compensate is not None,
+            timeout_s=timeout_s,
+            permissions=permissions,
+            sandbox=sandbox,
+            cost_microusd=cost_microusd,
+            evidence=evidence,
+            integrity=integrity,
+            confidentiality=confidentiality,
+        )
+
+    def fit(self, arguments: bytes) -> str:
+        """Why these arguments do not fit, or an empty string."""
+        try:
+            self._decoder.decode(arguments)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return str(error)
+        return ""
+
+    async def perform(self, arguments: bytes, context: ToolContext) -> bytes:
+        """Call the function once; its result as JSON."""
+        values = self._values(arguments, context)
+        if self._is_async:
+            result = await typing.cast("Awaitable[object]", self._function(**values))
+        else:
+            result = await asyncio.to_thread(self._function, **values)
+        encoded = _encoder.encode(result)
+        if len(encoded) > MAX_RESULT:
+            raise UsageError("tool.result_too_large", f"{self.spec.name} returned more than {MAX_RESULT} bytes; return less")
+        return encoded
+
+    async def reconcile(self, arguments: bytes, context: ToolContext) -> Finding:
+        """Ask the tool's reconcile function; ``None`` from it means that the effect did not happen.
+
+        It is called with the tool's own arguments, those of them that it names, and the context. It returns a
+        :class:`Finding`, ``None`` (it did not happen), or the result (it did).
+        """
+        if self._reconcile is None:
+            return Finding(ReceiptStatus.UNKNOWN)
+        wanted = inspect.signature(self._reconcile).parameters
+        values = {
+            **self._values(arguments, context),
+            "ctx": context,
+            "context": context,
+            "idempotency_key": context.idempotency_key,
+        }
+        chosen = {name: value for name, value in values.items() if name in wanted}
+        found = self._reconcile(**chosen)
+        if inspect.isawaitable(found):
+            found = await found
+        if isinstance(found, Finding):
+            return found
+        return Finding(ReceiptStatus.FAILED) if found is None else Finding(ReceiptStatus.SUCCEEDED, found)
+
+    def _values(self, arguments: bytes, context: ToolContext) -> dict[str, object]:
+        decoded = self._decoder.decode(arguments)
+        values = {field: getattr(decoded, field) for field in self._fields}
+        if self._context_name is not None:
+            values[self._context_name] = context
+        return values
+
+
+def _arguments_of(function: Callable[..., object]) -> tuple[type[msgspec.Struct], str | None]:
+    """The struct of a function's parameters, and the name of the one that takes the context."""
+    name = getattr(function, "__name__", "tool")
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise UsageError("tool.annotations", f"{name}: {error}; annotate parameters with names that its module defines") from None
+    fields: list[tuple[str, object] | tuple[str, object, object]] = []
+    context_name = None
+    for parameter in inspect.signature(function).parameters.values():
+        if hints.get(parameter.name) is ToolContext:
+            context_name = parameter.name
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise UsageError("tool.parameters", f"{name}: {parameter.name} must be an ordinary named parameter")
+        if parameter.name not in hints:
+            raise UsageError("tool.annotations", f"{name}: annotate the parameter {parameter.name!r} with its type")
+        if parameter.default is parameter.empty:
+            fields.append((parameter.name, hints[parameter.name]))
+        else:
+            fields.append((parameter.name, hints[parameter.name], parameter.default))
+    try:
+        struct = msgspec.defstruct(f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True, gc=False)
+        msgspec.json.schema(struct)
+    except TypeError as error:
+        raise UsageError("tool.annotations", f"{name}: {error}; use types that JSON can carry") from None
+    return struct, context_name

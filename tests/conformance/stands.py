@@ -1,0 +1,107 @@
+"""The stands of this repository's own stores."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from quarterdeck.ports.store import Insights, Journal
+from quarterdeck.store.sqlite.journal import SqliteJournal
+from quarterdeck.store.sqlite.reader import SqliteInsights
+from quarterdeck.testing.conformance import OpenStand
+from quarterdeck.testing.inline import InlineJournal
+from quarterdeck.testing.memory import MemoryStore
+
+Reopen = Callable[[], Awaitable[tuple[Journal, Insights]]]
+
+
+class SwappingStand:
+    """A stand whose owner is replaced by calling ``reopen``, which ends the former one."""
+
+    def __init__(self, journal: Journal, insights: Insights, reopen: Reopen) -> None:
+        self.journal = journal
+        self.insights = insights
+        self._reopen = reopen
+
+    async def replace_owner(self) -> None:
+        self.journal, self.insights = await self._reopen()
+
+
+@asynccontextmanager
+async def memory() -> AsyncIterator[SwappingStand]:
+    store = MemoryStore("w1")
+
+    async def reopen() -> tuple[Journal, Insights]:
+        nonlocal store
+        store.crash()
+        store = store.connect("next")
+        return store, store
+
+    yield SwappingStand(store, store, reopen)
+    await store.close()
+
+
+@asynccontextmanager
+async def shared_memory() -> AsyncIterator[SwappingStand]:
+    """A store that several owners may use at once: a new one learns from elsewhere that the former is dead."""
+    store = MemoryStore("w1", quiesced=False)
+
+    async def reopen() -> tuple[Journal, Insights]:
+        nonlocal store
+        store.crash()
+        for worker in ("w1", "w2", "w3"):
+            store.declare_dead(worker)
+        store = store.connect("next")
+        return store, store
+
+    yield SwappingStand(store, store, reopen)
+    await store.close()
+
+
+def sqlite(folder: Path) -> OpenStand:
+    """A file with its writer process."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[SwappingStand]:
+        path = folder / "store.db"
+        journal = await SqliteJournal.open(path, incarnation=1)
+        insights = SqliteInsights(path)
+
+        async def reopen() -> tuple[Journal, Insights]:
+            nonlocal journal, insights
+            insights.close()
+            await journal.close()
+            journal = await SqliteJournal.open(path, incarnation=1)
+            insights = SqliteInsights(path)
+            return journal, insights
+
+        yield SwappingStand(journal, insights, reopen)
+        insights.close()
+        await journal.close()
+
+    return opened
+
+
+def inline(folder: Path) -> OpenStand:
+    """A file whose applier runs in this process, so that a bug can be planted in it."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[SwappingStand]:
+        path = folder / "store.db"
+        journal = InlineJournal(path)
+        insights = SqliteInsights(path)
+
+        async def reopen() -> tuple[Journal, Insights]:
+            nonlocal journal, insights
+            insights.close()
+            await journal.close()
+            journal = InlineJournal(path)
+            insights = SqliteInsights(path)
+            return journal, insights
+
+        yield SwappingStand(journal, insights, reopen)
+        insights.close()
+        await journal.close()
+
+    return opened

@@ -1,0 +1,22 @@
+"""Every store of this repository keeps every promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quarterdeck.testing.conformance import CHECKS, Check
+from tests.conformance import stands
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+@pytest.mark.parametrize("store", ["memory", "shared_memory", "inline", "sqlite"])
+async def test_the_promise_is_kept(check: Check, store: str, tmp_path: Path) -> None:
+    stand = {
+        "memory": stands.memory,
+        "shared_memory": stands.shared_memory,
+        "inline": stands.inline(tmp_path),
+        "sqlite": stands.sqlite(tmp_path),
+    }[store]
+    await check.run(stand)
