@@ -172,8 +172,8 @@ def port_size(path: str, text: str) -> list[str]:
 
 
 def sql_place(path: str, text: str) -> list[str]:
-    """SQL lives in the store's rooms only."""
-    outside = path.endswith(".sql") and path.startswith("src/") and not path.startswith(SQL_ROOM)
+    """The product's SQL lives in the store's rooms only; an example may have a database of its own."""
+    outside = path.endswith(".sql") and not path.startswith((SQL_ROOM, "examples/"))
     return [f"{path}: .sql files live under {SQL_ROOM}"] if outside else []
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar
 
@@ -83,7 +83,8 @@ class _Ready(deque[asyncio.Handle]):
         self._random = source.random
         self._shuffle = shuffle
         self._parked = parked
-        self._nothing: Callable[[], asyncio.Handle] = lambda: _nothing(loop)
+        self._nothing = asyncio.Handle(int, (), loop)
+        self._nothing.cancel()
 
     def popleft(self) -> asyncio.Handle:
         if self._shuffle and len(self) > 1:
@@ -92,17 +93,10 @@ class _Ready(deque[asyncio.Handle]):
         owner = _owner(handle)
         if owner is not None and owner.frozen:
             self._parked.append(handle)
-            return self._nothing()
+            return self._nothing
         return handle
 
 
 def _owner(handle: asyncio.Handle) -> Process | None:
     context: Context | None = handle._context  # type: ignore[attr-defined]
     return context.get(_PROCESS) if context is not None else None
-
-
-def _nothing(loop: asyncio.AbstractEventLoop) -> asyncio.Handle:
-    """What the loop gets in place of a callback that must not run: a cancelled one."""
-    handle = asyncio.Handle(int, (), loop)
-    handle.cancel()
-    return handle

@@ -104,7 +104,7 @@ class Tables:
     def adopt(self, dead: frozenset[str] | None = None) -> None:
         """Release what dead workers hold, and make ready what somebody has to look at; ``None``: all are dead."""
         for run in self.runs.values():
-            if dead is not None and run.worker not in dead:
+            if dead is not None and run.worker is not None and run.worker not in dead:
                 continue
             if run.status in ("queued", "running") or (run.status == "waiting" and (run.worker or run.inbox)):
                 self.ready.setdefault(run.run_id, run.updated_at_us)
