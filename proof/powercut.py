@@ -69,6 +69,9 @@ class EarlyAnswers(Applier):
         self._facts = dict(self._execute(self._sql["facts"]).fetchall())
         return [self._operation(op) for op in batch]
 
+    def checkpoint(self) -> None:
+        """The planted transaction is open between batches."""
+
 
 def scratch() -> Path:
     """An empty folder in memory where there is one: a fault suite syncs often and keeps nothing."""

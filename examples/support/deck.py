@@ -12,6 +12,7 @@ The model only proposes. Whether a proposal is valid, allowed and affordable is 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
@@ -128,7 +129,7 @@ deck.model(
     LocalModel(),  # 135 million parameters, on this machine, for 0 $; weak, which is the point: it decides nothing
     DependencyPolicy(concurrency=BulkheadPolicy(slots=1, max_queue=1_000, max_wait_s=600.0)),  # one request at a time
 )
-deck.policy("policies")
+deck.policy(Path("policies"))
 
 deck.budget("all", Budget(usd="20", tokens=5_000_000))
 deck.budget("tenant:*", Budget(usd="10", tokens=2_000_000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,15 @@ from quarterdeck.store.sqlite.reader import SqliteInsights
 from quarterdeck.testing.conformance import OpenStand
 from quarterdeck.testing.inline import InlineJournal
 from quarterdeck.testing.memory import MemoryStore
+
+
+async def turn() -> None:
+    """Let everything that is ready now run once."""
+    loop = asyncio.get_running_loop()
+    passed: asyncio.Future[None] = loop.create_future()
+    loop.call_soon(passed.set_result, None)
+    await passed
+
 
 Reopen = Callable[[], Awaitable[tuple[Journal, Insights]]]
 

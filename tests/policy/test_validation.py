@@ -76,7 +76,7 @@ def test_every_way_to_speak_of_an_argument_works(policy: str) -> None:
         (f'forbid{TOOLS} when {{ Tool::"search" has effect }};', "reads an attribute of Tool"),
         ("forbid(principal == ?principal, action, resource);", "is a template"),
         ('@reason("Too Large") forbid(principal, action, resource);', "is not a code of your own"),
-        ('@reason("large") forbid(principal, action, resource);', "is not a code of your own"),
+        ('@reason("Too Large") forbid(principal, action, resource);', "is not a code of your own"),
         ('@reason("policy.denied") forbid(principal, action, resource);', "is not a code of your own"),
         ('@outcome("maybe") forbid(principal, action, resource);', 'it is "ask" or "deny"'),
         ('@outcome("ask") permit(principal, action, resource);', "belongs on a forbid"),

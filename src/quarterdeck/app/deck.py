@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from quarterdeck.app.runtime import Starting
 
 F = TypeVar("F", bound=Callable[..., object])
+_DEFAULT_MODES = RouteSpec("default", "default").modes
 E = TypeVar("E", EffectClass, Autonomy, Risk, Integrity, Confidentiality)
 
 
@@ -186,7 +187,7 @@ class Quarterdeck:
             task_class=task_class,
             risk=None if risk is None else _word(Risk, risk),
             autonomy=None if autonomy is None else _word(Autonomy, autonomy),
-            modes=tuple(modes) if modes is not None else RouteSpec.modes,
+            modes=tuple(modes) if modes is not None else _DEFAULT_MODES,
             tenants=(tenants,) if isinstance(tenants, str) else tuple(tenants),
             limits=budget.limits() if budget is not None else Limits(),
             tools=None if tools is None else tuple(self._tool_name(tool) for tool in tools),

@@ -8,24 +8,52 @@ from typing import Annotated
 
 import typer
 
-from quarterdeck.core.canonical import Json, parse
+from quarterdeck.core.canonical import MAX_BYTES, Json, parse
 from quarterdeck.core.errors import UsageError
+from quarterdeck.core.vocabulary import Mode
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 App = Annotated[
-    str | None, typer.Option("--app", metavar="APP", help="The deck: module:deck, or a quarterdeck.toml. Default: QUARTERDECK_APP, then ./quarterdeck.toml.")
+    str | None,
+    typer.Option(
+        "--app", metavar="APP", help="The deck: module:deck or a quarterdeck.toml. Else QUARTERDECK_APP, ./quarterdeck.toml."
+    ),
 ]
 Store = Annotated[
     str | None,
-    typer.Option("--store", metavar="STORE", help="The store: a path or sqlite:///path. Default: QUARTERDECK_STORE, quarterdeck.toml, ./quarterdeck.db."),
+    typer.Option(
+        "--store", metavar="STORE", help="A path or sqlite:///path. Else QUARTERDECK_STORE, ./quarterdeck.toml, quarterdeck.db."
+    ),
 ]
 Content = Annotated[bool, typer.Option("--content", help="Show contents too: arguments, results, messages.")]
-Follow = Annotated[bool, typer.Option("--follow", help="Go on until the run has ended. Ctrl-C leaves; the run goes on.")]
+Follow = Annotated[bool, typer.Option("--follow", help="Print events until the run has ended. Ctrl-C leaves; the run goes on.")]
 By = Annotated[str, typer.Option("--by", metavar="NAME", help="Who decides this; recorded.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; recorded.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=1_000, help="At most so many.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 ApprovalArgument = Annotated[str, typer.Argument(metavar="APPROVAL", help="The approval's id.")]
+
+Input = Annotated[str, typer.Option("--input", metavar="JSON|@FILE|-", help="The payload: JSON, a file, or stdin.")]
+Tenant = Annotated[str, typer.Option("--tenant", metavar="NAME", help="On behalf of this tenant.")]
+User = Annotated[
+    str, typer.Option("--user", metavar="NAME", help="On behalf of this user, who cannot approve the run's actions.")
+]
+Key = Annotated[str | None, typer.Option("--key", metavar="KEY", help="Idempotency key: same key and input, same run.")]
+Correlation = Annotated[str | None, typer.Option("--correlation", metavar="ID", help="Correlation id; by default the run's.")]
+ModeOption = Annotated[Mode | None, typer.Option("--mode", help="How the run lives over time; by default the route's first.")]
+Timeout = Annotated[
+    str | None, typer.Option("--timeout", metavar="TIME", help="Watch at most so long: 30s, 5m. The run goes on.")
+]
+Turns = Annotated[int | None, typer.Option("--budget-turns", min=0, metavar="N", help="At most so many rounds of the loop.")]
+Tools = Annotated[int | None, typer.Option("--budget-tools", min=0, metavar="N", help="At most so many tool calls.")]
+Tokens = Annotated[int | None, typer.Option("--budget-tokens", min=0, metavar="N", help="At most so many tokens in all.")]
+Context = Annotated[
+    int | None, typer.Option("--budget-context", min=0, metavar="N", help="At most so many tokens per model call.")
+]
+Deadline = Annotated[
+    str | None, typer.Option("--budget-deadline", metavar="TIME", help="At most so long from admission: 15s, 5m.")
+]
+Usd = Annotated[str | None, typer.Option("--budget-usd", metavar="AMOUNT", help="At most so many dollars: 0.20.")]
 
 
 def json_value(option: str, text: str) -> Json:
@@ -36,10 +64,11 @@ def json_value(option: str, text: str) -> Json:
     """
     source: str | bytes = text
     if text == "-":
-        source = sys.stdin.buffer.read()
+        source = sys.stdin.buffer.read(MAX_BYTES + 1)
     elif text.startswith("@"):
         try:
-            source = Path(text[1:]).read_bytes()
+            with Path(text[1:]).open("rb") as file:
+                source = file.read(MAX_BYTES + 1)
         except OSError as error:
             raise UsageError("input.missing", f"{option} {text}: {error.strerror or error}") from None
     try:

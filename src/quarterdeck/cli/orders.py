@@ -98,7 +98,9 @@ def erase(path: Path, run_id: str) -> Ordered:
     outcome = ask_store(path, Erase(run_id, SystemClock().now_us()))
     if isinstance(outcome, Refused):
         if outcome.guard == "terminal":
-            raise RefusedError("erase.not_ended", f"run {run_id} has not ended ({outcome.detail}); `quarterdeck runs cancel` it first")
+            raise RefusedError(
+                "erase.not_ended", f"run {run_id} has not ended ({outcome.detail}); `quarterdeck runs cancel` it first"
+            )
         raise refusal(outcome)
     return _ordered(path, run_id, "erased")
 

@@ -8,6 +8,7 @@ trying to become the owner: there is no moment between asking and acting.
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -15,17 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from quarterdeck.app.admission import Admission
+from quarterdeck.app.budgets import Budget
 from quarterdeck.app.clock import SystemClock, SystemEntropy
 from quarterdeck.app.deck import Quarterdeck
 from quarterdeck.app.runtime import RunHandle, Runtime
 from quarterdeck.app.views import RunResult, result_of
 from quarterdeck.app.wiring import budget_version, check_deck
 from quarterdeck.cli.following import EventPrinter, is_at_rest, stored_until_end
-from quarterdeck.cli.printing import note
+from quarterdeck.cli.printing import dollars, note
 from quarterdeck.cli.storefile import ask_store, incarnation_of, owner_of, reading
+from quarterdeck.core.canonical import Json
 from quarterdeck.core.commit import Refused
-from quarterdeck.core.contract import Envelope
+from quarterdeck.core.contract import Caller, Envelope, EnvelopeBudget
 from quarterdeck.core.errors import Unavailable, UsageError
+from quarterdeck.core.vocabulary import Mode
 from quarterdeck.ports.store import StoredEvent
 
 
@@ -64,6 +68,31 @@ class _Interrupts:
             loop.add_signal_handler(number, interrupted)
 
 
+def envelope_of(
+    intent: str,
+    payload: Json,
+    budget: Budget,
+    *,
+    tenant: str = "default",
+    user: str = "anonymous",
+    key: str | None = None,
+    correlation: str | None = None,
+    mode: Mode | None = None,
+) -> Envelope:
+    """The envelope of what the command line says. Raises :class:`UsageError` for a budget that is none."""
+    limits = budget.limits()
+    narrowed = EnvelopeBudget(
+        deadline_ms=limits.deadline_ms,
+        max_steps=limits.turns,
+        max_tools=limits.tool_calls,
+        max_tokens=limits.tokens,
+        max_context=limits.context,
+        max_cost_usd=None if limits.cost_microusd is None else dollars(limits.cost_microusd).removeprefix("$"),
+    )
+    caller = Caller(tenant, user)
+    return Envelope(intent, payload, caller=caller, budget=narrowed, idempotency_key=key, correlation_id=correlation, mode=mode)
+
+
 def run(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Watching) -> Ended:
     """Admit a run and watch it. Raises what admission raises; the run goes on whatever happens to this process."""
     check_deck(deck)
@@ -92,26 +121,30 @@ async def _as_owner(deck: Quarterdeck, path: Path, envelope: Envelope, watching:
         handle = await runtime.admit(envelope)
         _announce(handle.id, existing=handle.existing, owner=None)
         interrupts.install()
-        watcher = asyncio.ensure_future(_watch(runtime, handle, watching))
-        asked = asyncio.ensure_future(interrupts.asked.wait())
-        first = asyncio.ensure_future(_first(watcher, asked, watching.timeout_s))
+        tasks = [
+            asyncio.ensure_future(_watch(runtime, handle, watching)),
+            asyncio.ensure_future(_until_fault(runtime, handle.id)),
+            asyncio.ensure_future(interrupts.asked.wait()),
+        ]
         try:
-            await runtime.unless_failed(first)
+            done, _ = await asyncio.wait(tasks, timeout=watching.timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (first, asked, watcher):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(first, asked, watcher, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         watching.printer.break_line()
-        if watcher.cancelled():
+        for task in done:
+            task.result()
+        if tasks[0] not in done:
             note("this runtime stops; what it is doing may come to rest first (Ctrl-C: at once)")
-        else:
-            watcher.result()
     with reading(path) as insights:
         return Ended(result_of(insights, handle.id), interrupts.asked.is_set())
 
 
-async def _first(watcher: asyncio.Future[None], asked: asyncio.Future[bool], timeout_s: float | None) -> None:
-    await asyncio.wait((watcher, asked), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+async def _until_fault(runtime: Runtime, run_id: str) -> None:
+    """Never returns; raises what has stopped the store, which nobody who reads events would be told."""
+    while True:
+        await runtime.resting(run_id)
 
 
 async def _watch(runtime: Runtime, handle: RunHandle, watching: Watching) -> None:
@@ -129,7 +162,7 @@ def _as_visitor(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Wat
     run_id, existing = _admit(deck, path, envelope)
     owner = owner_of(path)
     _announce(run_id, existing=existing, owner=owner)
-    give_up_s = None if watching.timeout_s is None else time.monotonic() + watching.timeout_s
+    give_up_s = math.inf if watching.timeout_s is None else time.monotonic() + watching.timeout_s
     interrupted = False
     with reading(path) as insights:
         try:
@@ -137,9 +170,7 @@ def _as_visitor(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Wat
                 if stored is not None:
                     if watching.follow:
                         watching.printer.stored(stored)
-                elif not watching.follow and is_at_rest(insights, run_id):
-                    break
-                elif give_up_s is not None and time.monotonic() > give_up_s:
+                elif time.monotonic() > give_up_s or (not watching.follow and is_at_rest(insights, run_id)):
                     break
                 elif owner is not None and owner_of(path) is None:
                     owner = None

@@ -25,7 +25,7 @@ MAX_SOURCE_BYTES: Final = 4 * 1024 * 1024
 
 _TOKEN = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|;', re.DOTALL)
 _COMMENT = re.compile(r"//[^\n]*")
-_CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
+_CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
 _ANNOTATIONS = ("reason", "outcome")
 _RESERVED = "policy."
 
@@ -133,7 +133,7 @@ def _annotated(id_: str, place: str, node: pst.Template, problems: list[Problem]
             problems.append(Problem(place, f"the annotation @{name} means nothing; did you mean @{close[0]}?"))
     code = notes.get("reason")
     if code is not None and (not _CODE.fullmatch(code) or code.startswith(_RESERVED)):
-        say = f'@reason("{code}") is not a code of your own; write lower-case words with dots, such as refund.too_large'
+        say = f'@reason("{code}") is not a code of your own; write lower-case words, best with dots, such as refund.too_large'
         problems.append(Problem(place, say))
     outcome = notes.get("outcome")
     if outcome not in (None, "ask", "deny"):

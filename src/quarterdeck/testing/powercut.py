@@ -102,8 +102,7 @@ class RecordingDisk(apsw.VFS):
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
         """Open a file as usual, noting the name if that made it."""
         path = _plain(name)
-        noted = path is not None and os.path.dirname(path) == self.folder and bool(flags[0] & (apsw.SQLITE_OPEN_MAIN_DB | _JOURNALS))
-        if not noted or path is None:
+        if path is None or not self.concerns(name, flags):
             return apsw.VFSFile("unix", name, flags)
         if path not in self._names:
             if os.path.exists(path):
@@ -111,7 +110,17 @@ class RecordingDisk(apsw.VFS):
             self._names[path] = self._files
             self.log.append(Named(os.path.basename(path), self._files))
             self._files += 1
-        return _RecordingFile(self, self._names[path], name, flags)
+        return self.opened(self._names[path], name, flags)
+
+    def concerns(self, name: str | apsw.URIFilename | None, flags: list[int]) -> bool:
+        """Whether this is a database file, log or journal of the folder."""
+        path = _plain(name)
+        kinds = apsw.SQLITE_OPEN_MAIN_DB | _JOURNALS
+        return path is not None and os.path.dirname(path) == self.folder and bool(flags[0] & kinds)
+
+    def opened(self, file: int, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
+        """The open file behind a name; ``file`` is its number in the log."""
+        return RecordingFile(self, file, name, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802 - SQLite's name
         """Delete as usual, noting it."""
@@ -120,7 +129,9 @@ class RecordingDisk(apsw.VFS):
             self.log.append(Named(os.path.basename(filename), None, folder=syncdir and not self.deaf))
 
 
-class _RecordingFile(apsw.VFSFile):
+class RecordingFile(apsw.VFSFile):
+    """One open file of a :class:`RecordingDisk`."""
+
     def __init__(self, disk: RecordingDisk, file: int, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
         super().__init__("unix", name, flags)
         self._disk = disk

@@ -91,7 +91,7 @@ class StoreLoad:
             for _ in range(self._rng.randint(1, 3)):
                 self._admit()
         if self._waiting:
-            self._say(Claim("w1", self._rng.randint(1, 3), self._next_us()))
+            self._say(Claim("w1", self._rng.randint(1, 3), self._next_us(), f"claim-{self._now_us}"))
         for run in self._held:
             self._step(run)
         if self._finished and self._rng.random() < 0.3:
@@ -222,7 +222,7 @@ class StoreLoad:
         run.epoch = -1
 
 
-_TABLES = ("meta", "runs", "contracts", "events", "ready", "inbox", "approvals", "accounts", "idempotency", "facts")
+_TABLES = ("meta", "runs", "contracts", "events", "ready", "claims", "inbox", "approvals", "accounts", "idempotency", "facts")
 
 
 def fingerprint(db: apsw.Connection) -> bytes:

@@ -8,6 +8,8 @@ from quarterdeck.core.commit import Op, Outcome, Refused
 
 HEADER = 4
 """Bytes of the big-endian length before each frame."""
+FAULT = 74
+"""The exit code of a writer after a fault of the storage (``EX_IOERR``); its report may have been lost on the way."""
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True):

@@ -15,9 +15,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import apsw
+
 from quarterdeck.core.commit import Op, Outcome, Refused
 from quarterdeck.core.errors import Unavailable
-from quarterdeck.store.sqlite.frames import Reply, Request, frame, replies, split
+from quarterdeck.store.sqlite.frames import FAULT, Reply, Request, frame, replies, split
 from quarterdeck.store.sqlite.opening import OwnerLock, connect, prepare
 from quarterdeck.store.sqlite.statements import load
 
@@ -64,6 +66,7 @@ class SqliteJournal(asyncio.Protocol):
         self._fault: Unavailable | None = None
         self._closing = False
         self._deaths = 0
+        self._restarting: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._transport: asyncio.Transport | None = None
         self._ended = self._loop.create_future()
@@ -118,6 +121,8 @@ class SqliteJournal(asyncio.Protocol):
         self._flush()
         if self._sent and self._fault is None:
             await asyncio.wait([future for group in self._sent.values() for _, future in group])
+        while self._restarting is not None:
+            await self._restarting
         self._closing = True
         if self._poll is not None:
             self._poll.cancel()
@@ -131,6 +136,8 @@ class SqliteJournal(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Resolve the futures of every complete reply."""
+        if self._fault is not None:
+            return
         self._buffer += data
         for body in split(self._buffer):
             reply = replies.decode(body)
@@ -148,12 +155,7 @@ class SqliteJournal(asyncio.Protocol):
             if not self._ended.done():
                 self._ended.set_result(None)
             return
-        self._deaths += 1
-        if self._deaths > MAX_RESTARTS:
-            self._stop(Reply(0, [], f"the writer died {self._deaths} times in a row"))
-            self._ended.set_result(None)
-            return
-        self._loop.create_task(self._restart())
+        self._restarting = self._loop.create_task(self._restart())
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -173,11 +175,29 @@ class SqliteJournal(asyncio.Protocol):
         self._transport, _ = await self._loop.create_connection(lambda: self, sock=ours)
 
     async def _restart(self) -> None:
-        if self._process is not None:
-            await self._loop.run_in_executor(None, self._process.wait)
-        await self._start()
+        try:
+            reason = await self._replaced()
+        except OSError as error:
+            reason = f"no writer can be started: {error}"
+        if self._restarting is asyncio.current_task():
+            self._restarting = None
+        if reason:
+            self._stop(Reply(0, [], reason))
+            self._ended.set_result(None)
+            return
         for number, group in self._sent.items():
             self._send(_framed(number, group))
+
+    async def _replaced(self) -> str:
+        """Start the next writer once the last one has ended; or say why there must be none."""
+        code = await self._loop.run_in_executor(None, self._process.wait) if self._process is not None else 0
+        self._deaths += 1
+        if code == FAULT:
+            return "the writer reported a fault of the storage"
+        if self._deaths > MAX_RESTARTS:
+            return f"the writer died {self._deaths} times in a row"
+        await self._start()
+        return ""
 
     def _flush(self) -> None:
         self._flushing = False
@@ -211,7 +231,13 @@ class SqliteJournal(asyncio.Protocol):
             self._callback()
 
     def _look(self) -> None:
-        seen = self._visitors.pragma("data_version")
+        try:
+            seen = self._visitors.pragma("data_version")
+        except apsw.BusyError:
+            seen = self._seen
+        except apsw.Error as error:
+            self._stop(Reply(0, [], f"{type(error).__name__}: {error}"))
+            return
         if seen != self._seen:
             self._seen = seen
             if self._callback is not None:

@@ -8,6 +8,7 @@ of the storage it reports the fault and ends: an error while syncing must never 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -16,8 +17,9 @@ from pathlib import Path
 import apsw
 
 from quarterdeck.core.commit import Outcome, Refused
+from quarterdeck.core.errors import QuarterdeckError
 from quarterdeck.store.sqlite.applier import Applier
-from quarterdeck.store.sqlite.frames import Reply, Request, frame, read, split
+from quarterdeck.store.sqlite.frames import FAULT, Reply, Request, frame, read, split
 from quarterdeck.store.sqlite.opening import connect, require_durable
 
 GROUP = 512
@@ -37,6 +39,7 @@ def serve(applier: Applier, sock: socket.socket) -> None:
                 size += len(pending[0][0].ops)
                 group.append(pending.pop(0))
             sock.sendall(_applied(applier, group))
+            applier.checkpoint()
 
 
 def _applied(applier: Applier, group: list[tuple[Request, dict[int, Refused]]]) -> bytes:
@@ -54,7 +57,7 @@ def _applied(applier: Applier, group: list[tuple[Request, dict[int, Refused]]]) 
 
 
 def main(arguments: list[str]) -> int:
-    """Run until the owner goes away; exit 0, or 1 after a storage fault that the owner was told."""
+    """Run until the owner goes away; exit 0, or :data:`FAULT` after a storage fault that the owner was told."""
     path, descriptor = Path(arguments[0]), int(arguments[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -64,10 +67,11 @@ def main(arguments: list[str]) -> int:
         require_durable(db)
         serve(Applier(db), sock)
         db.close()
-    except apsw.Error as error:
+    except (apsw.Error, QuarterdeckError) as error:
         with contextlib.suppress(OSError):
             sock.sendall(frame(Reply(0, [], f"{type(error).__name__}: {error}")))
-        return 1
+        # At once: closing the connection in good order would write and sync the file again, on descriptors that have failed.
+        os._exit(FAULT)
     except (BrokenPipeError, ConnectionResetError):
         return 0
     return 0

@@ -22,7 +22,6 @@ from quarterdeck.core.commit import (
 )
 from quarterdeck.core.contract import Limits
 from quarterdeck.core.events import Move
-from quarterdeck.store.chain import verify_run
 from quarterdeck.testing.conformance.stand import (
     Hold,
     Stand,
@@ -38,6 +37,7 @@ from quarterdeck.testing.conformance.stand import (
     rows,
     submit,
     take,
+    verified,
 )
 from quarterdeck.testing.samples import DAY_US, T0_US
 
@@ -306,9 +306,9 @@ async def journals_verify(stand: Stand) -> None:
     hold = await take(stand, "r1", "w2")
     await hold.append()
     hashes = {event.hash for event in stand.insights.events("r1")}
-    demand(verify_run(stand.insights, "r1") == len(hashes) == 12, "all twelve events verify, each with its own hash")
+    demand(verified(stand, "r1") == len(hashes) == 12, "all twelve events verify, each with its own hash")
     await admit(stand, "r2")
-    demand(verify_run(stand.insights, "r2") == 1, "each journal has a chain of its own")
+    demand(verified(stand, "r2") == 1, "each journal has a chain of its own")
 
 
 @check(1, "I7")
@@ -322,7 +322,7 @@ async def runs_do_not_disturb_each_other(stand: Stand) -> None:
     for name in names:
         bodies = [event.body for event in stand.insights.events(name)][1:]
         demand(bodies == [note(f"{name} {step}").body for step in range(5)], "each journal holds its own events")
-        demand(verify_run(stand.insights, name) == 6, "and verifies")
+        demand(verified(stand, name) == 6, "and verifies")
 
 
 async def _several(hold: Hold) -> None:

@@ -50,7 +50,7 @@ async def a_held_run_is_not_claimed_again(stand: Stand) -> None:
     await hold.append()
 
 
-@check(1)
+@check(1, "I18")
 async def runs_are_claimed_in_order_and_up_to_a_limit(stand: Stand) -> None:
     """Ready runs are given out in the order in which they became ready, no more at once than asked for."""
     for name, at_us in (("late", 30), ("early", 10), ("middle", 20), ("as-late", 30)):

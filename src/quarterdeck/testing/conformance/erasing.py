@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from quarterdeck.core.commit import Ask, Deliver, Erase, Record
 from quarterdeck.core.errors import UsageError
-from quarterdeck.store.chain import verify_run
 from quarterdeck.testing.conformance.stand import (
     Broken,
     Stand,
@@ -17,6 +16,7 @@ from quarterdeck.testing.conformance.stand import (
     refused,
     rows,
     take,
+    verified,
 )
 from quarterdeck.testing.samples import DAY_US, T0_US, admission
 
@@ -40,7 +40,7 @@ async def an_erased_run_keeps_its_chain_and_nothing_else(stand: Stand) -> None:
     row = stand.insights.approval("a1")
     demand(row is not None and row.shown == b"", "what a person was shown is gone")
     demand(all(b"secret" not in each.body for each in stand.insights.inbox("r1")[1]), "what was delivered is gone")
-    demand(verify_run(stand.insights, "r1") == 4, "the chain verifies")
+    demand(verified(stand, "r1") == 4, "the chain verifies")
     await done(stand, Erase("r1", T0_US + 1))
     demand(await done(stand, secret) == 3, "an append that was applied is still known")
     demand(await done(stand, admission("r1")) == 1, "an admission that was applied is still known")
@@ -71,7 +71,7 @@ async def erasing_one_run_leaves_the_others(stand: Stand) -> None:
     before = rows(stand, "r2")
     await done(stand, Erase("r1", T0_US))
     demand(rows(stand, "r2")[0] == before[0], "the other run is untouched")
-    demand(verify_run(stand.insights, "r2") == 2, "and verifies with its payloads")
+    demand(verified(stand, "r2") == 2, "and verifies with its payloads")
 
 
 @check(1)

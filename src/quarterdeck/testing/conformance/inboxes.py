@@ -75,7 +75,7 @@ async def nothing_is_delivered_to_an_ended_run(stand: Stand) -> None:
     await refused(stand, _signal("s1", "nobody"), "run")
 
 
-@check(2, "I9")
+@check(2, "I9", "I15")
 async def only_named_rows_of_the_own_run_are_consumed(stand: Stand) -> None:
     """A commit consumes exactly the rows that it names, of its own run; what came later stays unread."""
     await admit(stand, "r1")

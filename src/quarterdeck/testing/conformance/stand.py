@@ -26,8 +26,10 @@ from quarterdeck.core.commit import (
     Refused,
     record,
 )
+from quarterdeck.core.errors import Corrupt
 from quarterdeck.core.events import CancelRequested
 from quarterdeck.ports.store import Insights, Journal
+from quarterdeck.store.chain import verify_run
 from quarterdeck.testing.samples import T0_US, admission
 
 
@@ -114,9 +116,7 @@ def refusal(outcome: Outcome, guard: Guard) -> Refused:
     return outcome
 
 
-async def claim(
-    stand: Stand, worker: str = "w1", limit: int = 10, now_us: int = T0_US, once: str = ""
-) -> tuple[ClaimedRun, ...]:
+async def claim(stand: Stand, worker: str = "w1", limit: int = 10, now_us: int = T0_US, once: str = "") -> tuple[ClaimedRun, ...]:
     """Claim as a worker does; ``once`` is the token under which it can be repeated."""
     outcome = (await submit(stand, Claim(worker, limit, now_us, once)))[0]
     if not isinstance(outcome, Claimed):
@@ -199,6 +199,14 @@ async def take(stand: Stand, run_id: str, worker: str = "w1", now_us: int = T0_U
     runs = await claim(stand, worker, now_us=now_us)
     demand([run.run_id for run in runs] == [run_id], f"a claim should have given {run_id} alone, gave {runs}")
     return Hold(stand, run_id, runs[0].seq, runs[0].epoch)
+
+
+def verified(stand: Stand, run_id: str) -> int:
+    """How many events a run's journal has; it has to verify."""
+    try:
+        return verify_run(stand.insights, run_id)
+    except Corrupt as error:
+        raise Broken(f"the journal of {run_id} does not verify: {error}") from None
 
 
 def rows(stand: Stand, *run_ids: str) -> tuple[object, ...]:

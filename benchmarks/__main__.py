@@ -1,0 +1,145 @@
+"""Measure everything and write ``build/bench.json``. usage: python -m benchmarks [--only PREFIX] [--rounds N] [--without-peers]"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+PEERS = ("dbos", "langgraph", "langgraph-checkpoint-sqlite")
+
+
+class Figure(msgspec.Struct):
+    """One published number."""
+
+    name: str
+    value: float
+    unit: str
+    detail: str
+
+
+def measured(module: str, *arguments: object) -> dict[str, float]:
+    """The JSON line of one measurement in a process of its own."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=900, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command[2:])} failed:\n{done.stderr[-2000:]}")
+    return msgspec.json.decode(done.stdout.strip().splitlines()[-1])
+
+
+def throughput(rounds: int) -> list[Figure]:
+    """1,000 runs at once, in both shapes."""
+    plain = [measured("workload", 1_000, 20, "--per-message", 20) for _ in range(rounds)]
+    turns = [measured("workload", 1_000, 20, "--per-message", 1) for _ in range(rounds)]
+    best = statistics.median(item["tool_steps_per_s"] for item in plain)
+    both = statistics.median(item["all_steps_per_s"] for item in turns)
+    tools = statistics.median(item["tool_steps_per_s"] for item in turns)
+    return [
+        Figure(
+            "sqlite.governed_steps_per_s",
+            best,
+            "1/s",
+            f"1,000 runs x 20 tool calls, proposed in one model message, one after the other; {rounds} rounds: "
+            + ", ".join(str(item["tool_steps_per_s"]) for item in plain)
+            + f"; main process {plain[0]['cpu_us_per_step']} us of CPU a step",
+        ),
+        Figure("sqlite.governed_steps_per_s.model_turns", both, "1/s", f"model and tool steps, one model call per tool call; {tools} tool steps/s"),
+    ]
+
+
+def alone(rounds: int) -> list[Figure]:
+    """One run alone."""
+    latency = [measured("workload", 1, 1_000, "--latency") for _ in range(rounds)]
+    long = measured("workload", 1, 5_000, "--alone")
+    ratio = statistics.median(item["ratio"] for item in latency)
+    one = latency[0]
+    return [
+        Figure("sqlite.step_p50_over_commit", ratio, "x", f"one run: {one['step_p50_us']} us a step, one bare synced commit {one['commit_p50_us']} us"),
+        Figure("sqlite.step_cost_5000_over_10", long["step_cost_last_over_first"], "x", "median of 100 turns at 5,000 over 100 turns at 10"),
+        Figure("sqlite.turn_bytes_200_over_20", long["turn_bytes_200_over_20"], "x", "journal bytes of turn 200 over turn 20"),
+    ]
+
+
+def gate(rounds: int) -> list[Figure]:
+    """Decision time."""
+    found = [measured("gate") for _ in range(rounds)]
+    figures = []
+    for policies in (1, 50, 500):
+        value = statistics.median(item[f"{policies}_distinct"]["p99_us"] for item in found)
+        p50 = statistics.median(item[f"{policies}_distinct"]["p50_us"] for item in found)
+        memo = statistics.median(item[f"{policies}_remembered"]["p99_us"] for item in found)
+        detail = f"distinct arguments, verdict evaluated each time: p50 {p50:.0f} us; remembered verdict: p99 {memo:.0f} us"
+        figures.append(Figure(f"gate.p99_us_{policies}_policies", value, "us", detail))
+    return figures
+
+
+def peers(rounds: int) -> list[Figure]:
+    """100 x 20 beside DBOS and LangGraph on SQLite, in turn."""
+    python = _peers_python()
+    ours, theirs = [], {"dbos": [], "langgraph": []}
+    for _ in range(rounds):
+        ours.append(measured("workload", 100, 20, "--per-message", 20)["tool_steps_per_s"])
+        for name, speeds in theirs.items():
+            with tempfile.TemporaryDirectory(prefix="quarterdeck-peer-") as folder:
+                script = ROOT / "benchmarks" / "peers" / f"{name}_steps.py"
+                done = subprocess.run(
+                    [python, script, f"{folder}/peer.db", "100", "20"], capture_output=True, text=True, cwd=folder, timeout=600, check=True
+                )
+            line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))
+            speeds.append(msgspec.json.decode(line)["steps_per_s"])
+    best = max(statistics.median(speeds) for speeds in theirs.values())
+    mine = statistics.median(ours)
+    detail = f"100 x 20, side by side: ours {ours}, without a gate: {theirs}"
+    return [Figure("sqlite.ratio_to_best_python_peer", round(mine / best, 1), "x", detail)]
+
+
+def _peers_python() -> Path:
+    home = BUILD / "peers"
+    python = home / "bin" / "python"
+    if not python.exists():
+        print("  installing the peers into build/peers …", flush=True)
+        venv.create(home, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *PEERS], check=True)
+    return python
+
+
+SUITES: dict[str, Callable[[int], list[Figure]]] = {"throughput": throughput, "alone": alone, "gate": gate, "peers": peers}
+
+
+def main() -> int:
+    """Run the chosen suites; the file is written in any case, with what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="suites whose names begin so: " + ", ".join(SUITES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--without-peers", action="store_true")
+    chosen = parser.parse_args()
+    BUILD.mkdir(exist_ok=True)
+    figures: list[Figure] = []
+    for name, suite in SUITES.items():
+        if name.startswith(chosen.only) and not (name == "peers" and chosen.without_peers):
+            print(f"{name} …", flush=True)
+            found = suite(chosen.rounds)
+            figures += found
+            for figure in found:
+                print(f"  {figure.name} = {figure.value:g} {figure.unit}  ({figure.detail})", flush=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    report = {"commit": commit, "machine": machine, "figures": figures}
+    (BUILD / "bench.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
+    print(f"written: build/bench.json ({len(figures)} figures; {machine})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

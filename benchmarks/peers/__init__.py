@@ -1,0 +1,1 @@
+"""The same workload on other systems, without a gate: no policy, no budget, no digest; only durable steps."""

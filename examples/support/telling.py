@@ -1,0 +1,110 @@
+"""How the demo speaks: one plain line per thing that happened, and the tables at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from examples.support.reckoning import Books, Spent, Tally
+from examples.support.watching import Seen, Watch, is_tool_decision
+from quarterdeck.core import events as ev
+from quarterdeck.core.vocabulary import ReceiptStatus, Ruling, Status
+
+WIDTH = 128
+
+
+def say(text: str = "") -> None:
+    """Print at once, also into a pipe."""
+    print(text, flush=True)
+
+
+def title(text: str) -> None:
+    """The beginning of a part."""
+    say(f"\n── {text} " + "─" * max(2, WIDTH - len(text) - 4))
+
+
+def line(seen: Seen) -> str | None:
+    """One event in plain words; ``None`` for what a newcomer need not see."""
+    event, about = seen.event, ""
+    if isinstance(event, ev.GateDecided):
+        if is_tool_decision(event):
+            ruling = event.ruling.value.upper() if event.ruling is not Ruling.ALLOW else "allow"
+            about = f"{ruling:<6}{event.name} {_short(seen.arguments)}  {' '.join(event.reasons)}"
+        elif event.ruling is not Ruling.ALLOW:
+            about = f"{event.ruling.value.upper():<6}{event.proposal} {event.name}  {' '.join(event.reasons)}"
+    elif isinstance(event, ev.EffectReopened):
+        about = f"again {event.call} under its old idempotency key (the worker died before its receipt)"
+    elif isinstance(event, ev.ToolClosed) and event.status is not ReceiptStatus.SUCCEEDED:
+        about = f"      the tool says {event.status}: {event.code}"
+    elif isinstance(event, ev.ModelClosed) and event.status is not ReceiptStatus.SUCCEEDED:
+        about = f"      the model call ended as {event.status}: {event.code}"
+    elif isinstance(event, ev.ApprovalDecided):
+        about = f"      {event.outcome} by {event.by}" + (f" ({event.reason})" if event.reason else "")
+    elif isinstance(event, ev.EffectResolved):
+        about = f"      {event.by} says: {event.status}"
+    elif isinstance(event, ev.RunFinished):
+        about = f"end   {event.status}, {event.reason}" + (f" ({event.code})" if event.code != event.reason else "")
+    return f"  {seen.run:<32} {about}".rstrip() if about else None
+
+
+def _short(arguments: str, limit: int = 96) -> str:
+    text = " ".join(arguments.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _counted(counter: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counter.most_common()) or "none"
+
+
+def _used(name: str, spent: Spent, model_usd: str) -> str:
+    money = f"{spent.cost_microusd / 1e6:.3f} $"
+    calls = f"{spent.model_calls:>4} model calls {spent.tool_calls:>4} tool calls {spent.tokens:>8,} tokens"
+    return f"  {name:<28} {spent.runs:>3} runs {calls}   {money} ({model_usd}; the rest is what tools charge)"
+
+
+def summary(found: Tally, watch: Watch, model: str) -> None:
+    """What was decided, what was spent, how each run stands."""
+    title("What was decided")
+    say(f"  allowed  {sum(found.allowed.values()):>4}   {_counted(found.allowed)}")
+    for name, counter in (("denied", found.denied), ("asked", found.asked), ("degraded", found.degraded)):
+        say(f"  {name:<8} {sum(counter.values()):>4}   {_counted(counter)}")
+    title("What was spent")
+    say(_used(f"tickets ({model})", found.local, "0 $ for the model"))
+    say(_used("scripted cases", found.scripted, "0 $ for the script"))
+    title("How each run stands")
+    say(f"  {'ticket or case':<32} {'status':<10} {'stop reason':<15} {'code':<30} effects")
+    for row in watch.runs():
+        effects = watch.state(row.run_id).effects
+        counts = {"done": effects.succeeded, "failed": effects.failed, "unknown": effects.unknown}
+        shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
+        say(f"  {row.correlation_id:<32} {row.status:<10} {row.reason:<15} {row.code:<30} {shown}")
+    ended = Counter(row.status for row in watch.runs())
+    say(f"  together: {_counted(ended)}")
+
+
+def books(compared: Books) -> None:
+    """The check at the shop's own ledger."""
+    title("Did anything happen twice, or get lost? The shop's own books against the journals")
+    say(f"  refunds that the shop's ledger has:            {compared.in_ledger:>4}   (one line per idempotency key)")
+    say(f"  succeeded refund receipts in the journals:     {compared.receipts:>4}   (joined by idempotency key)")
+    say(f"  refunds that were asked for again after a kill:{compared.asked_again:>4}   (same key, so the provider paid once)")
+    say(f"  letters that the mail gateway took:            {compared.letters:>4}   (receipts: {compared.letter_receipts})")
+    for finding in compared.findings:
+        say(f"  WRONG: {finding}")
+    say("  everything happened once" if not compared.findings else "  THE BOOKS DO NOT AGREE")
+
+
+def in_flight(effects: Iterable[tuple[str, str, str]]) -> None:
+    """What was under way, at most a dozen of it."""
+    listed = list(effects)
+    for name, call, target in listed[:12]:
+        say(f"    {name:<32} {call:<6} {target}")
+    if len(listed) > 12:
+        say(f"    … and {len(listed) - 12} more")
+    if not listed:
+        say("    nothing")
+
+
+def waits(watch: Watch) -> int:
+    """How many runs wait for a person."""
+    return sum(row.status == Status.WAITING for row in watch.runs())

@@ -1,0 +1,234 @@
+"""What one simulation is about, drawn from its seed.
+
+Swarm style: not every fault in every simulation, but a drawn set of them, each at a drawn rate, so that rare combinations meet
+and a common fault does not hide a rare one. A scenario is data; nothing in it changes while the simulation runs.
+
+>>> draw(7) == draw(7), draw(7) == draw(8)
+(True, False)
+"""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+
+from quarterdeck.core.contract import Limits
+from quarterdeck.core.vocabulary import Autonomy, Mode
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """How often each fault strikes, as a probability per call (or per moment, for ``cancel`` and ``approve``-like ones)."""
+
+    crash_commit: float = 0.0
+    crash_tool: float = 0.0
+    crash_model: float = 0.0
+    crash_start: float = 0.0
+    pause: float = 0.0
+    lost_before: float = 0.0
+    lost_after: float = 0.0
+    slow_store: float = 0.0
+    tool_refused: float = 0.0
+    tool_fails: float = 0.0
+    tool_lost: float = 0.0
+    tool_hangs: float = 0.0
+    tool_late: float = 0.0
+    tool_slow: float = 0.0
+    tool_odd: float = 0.0
+    ask_fails: float = 0.0
+    model_transient: float = 0.0
+    model_permanent: float = 0.0
+    model_billed: float = 0.0
+    model_hangs: float = 0.0
+    model_slow: float = 0.0
+    garbage: float = 0.0
+    repeat: float = 0.0
+    cancel: float = 0.0
+    ignore: float = 0.0
+    reject: float = 0.0
+    step_clock: float = 0.0
+    sleep_machine: float = 0.0
+    redeploy: float = 0.0
+
+
+class Order(msgspec.Struct, frozen=True):
+    """One run that a client asks for: when, which route, with what limits, and whether it is cancelled when."""
+
+    label: str
+    at_s: float
+    route: str
+    tenant: str
+    mode: Mode | None = None
+    deadline_s: float | None = None
+    turns: int | None = None
+    tokens: int | None = None
+    cost: int | None = None
+    cancel_after_s: float | None = None
+    followed: bool = False
+    twice: bool = False
+
+
+class AgentPlan(msgspec.Struct, frozen=True):
+    """One agent and its route."""
+
+    name: str
+    autonomy: Autonomy
+    tools: tuple[str, ...]
+    parallel: bool
+    degrade_at: float | None
+    limits: Limits
+    approval_timeout_s: int
+
+
+class SwitchPlan(msgspec.Struct, frozen=True):
+    """A switch that is set at one moment and cleared at another."""
+
+    name: str
+    on_s: float
+    off_s: float
+
+
+class Scenario(msgspec.Struct, frozen=True):
+    """Everything that a seed decides about a simulation before it begins."""
+
+    seed: int
+    quiesced: bool
+    owners: int
+    shuffle: bool
+    span_s: float
+    poll_s: float
+    rates: Rates
+    agents: tuple[AgentPlan, ...]
+    orders: tuple[Order, ...]
+    switches: tuple[SwitchPlan, ...]
+    accounts: dict[str, Limits]
+    slots: int
+    tool_timeout_s: float
+    key_kept_s: int
+    policies: bool
+    crashes: int
+    answer_every_s: float
+
+
+TOOLS = ("lookup", "note", "ship", "pay", "mail")
+"""The simulated tools: a read, an idempotent write, an idempotent external one that can be asked, a reconcilable one, any other."""
+
+POLICIES = """
+permit(principal, action, resource);
+@reason("pay.large") @outcome("ask")
+forbid(principal, action in Action::"tool", resource == Tool::"pay") when { context.args.amount > 3 };
+@reason("mail.forbidden")
+forbid(principal, action in Action::"tool", resource == Tool::"mail") when { context.args.target == "c3" };
+"""
+"""The policies of those scenarios that have some; the oracle knows the same two rules in its own words."""
+
+SWITCHES = (
+    *("disable_tool:pay", "disable_tool:mail", "disable_tool:note", "disable_tool:ship", "disable_tool:lookup"),
+    *("freeze", "stop_route:a0", "block_model:large", "deny_tenant:t1", "force_approval:note", "force_approval:mail"),
+)
+
+
+def draw(seed: int) -> Scenario:
+    """The scenario of a seed."""
+    chance = random.Random(f"scenario/{seed}")
+    quiesced = chance.random() < 0.6
+    span_s = chance.choice((20.0, 60.0, 150.0, 300.0))
+    agents = tuple([_agent(chance, index) for index in range(chance.randint(1, 3))])
+    orders = tuple([_order(chance, index, span_s, agents) for index in range(chance.choice((1, 2, 3, 4, 6, 8, 12)))])
+    key_kept_s = 86_400 if chance.random() < 0.7 else chance.choice((75, 90, 150))
+    rates = _rates(chance, quiesced=quiesced, may_step=quiesced and key_kept_s == 86_400)
+    return Scenario(
+        seed=seed,
+        quiesced=quiesced,
+        owners=1 if quiesced else chance.choice((1, 2, 2, 3)),
+        shuffle=chance.random() < 0.85,
+        span_s=span_s,
+        poll_s=chance.choice((0.2, 0.5, 1.0)),
+        rates=rates,
+        agents=agents,
+        orders=orders,
+        switches=_switches(chance, span_s),
+        accounts=_accounts(chance),
+        slots=chance.choice((1, 2, 4, 64)),
+        tool_timeout_s=chance.choice((2.0, 5.0, 20.0, 45.0)),
+        key_kept_s=key_kept_s,
+        policies=chance.random() < 0.4,
+        crashes=chance.choice((0, 1, 2, 3, 5)),
+        answer_every_s=chance.choice((0.5, 2.0, 8.0)),
+    )
+
+
+def _rates(chance: random.Random, *, quiesced: bool, may_step: bool) -> Rates:
+    rates = {}
+    for name in Rates.__struct_fields__:
+        share = chance.random()
+        on = chance.random() < 0.4
+        most = 0.5 if name in ("ignore", "reject", "redeploy") else 0.25
+        rates[name] = share * most if on else 0.0
+    for name in ("crash_commit", "crash_tool", "crash_model", "crash_start"):
+        rates[name] *= 0.4
+    rates["pause"] = 0.0 if quiesced else rates["pause"] * 0.5
+    if chance.random() < 0.5:
+        for name in ("tool_fails", "tool_hangs", "model_transient", "model_permanent", "model_hangs"):
+            rates[name] *= 0.2
+    rates["model_permanent"] *= 0.3
+    if not may_step:
+        rates["step_clock"] = 0.0
+    if not quiesced:
+        rates["sleep_machine"] = 0.0
+    return Rates(**rates)
+
+
+def _agent(chance: random.Random, index: int) -> AgentPlan:
+    autonomy = chance.choice((*(Autonomy.BOUNDED_AUTONOMOUS,) * 3, Autonomy.EXECUTES_AFTER_APPROVAL, Autonomy.DRAFTS_FOR_REVIEW))
+    count = chance.randint(2, len(TOOLS))
+    tools = tuple(sorted(chance.sample(TOOLS, count)))
+    limits = Limits(
+        turns=chance.choice((4, 8, 12)),
+        tool_calls=chance.choice((3, 8, 20)),
+        tokens=chance.choice((None, None, 3_000)),
+        cost_microusd=chance.choice((None, None, 4_000)),
+        context=chance.choice((1_500, 6_000)),
+        repeats=chance.choice((2, 3, 50)),
+    )
+    degrade_at = chance.choice((None, 0.4, 0.7))
+    return AgentPlan(f"a{index}", autonomy, tools, chance.random() < 0.8, degrade_at, limits, chance.choice((5, 30, 120)))
+
+
+def _order(chance: random.Random, index: int, span_s: float, agents: tuple[AgentPlan, ...]) -> Order:
+    at_s = chance.random() * span_s * chance.choice((0.05, 0.5))
+    mode = chance.choice((None, None, None, None, Mode.HUMAN_GATED, Mode.SYNC))
+    cancels = chance.random() < 0.2
+    return Order(
+        f"r{index}",
+        at_s,
+        chance.choice(agents).name,
+        chance.choice(("t0", "t0", "t1")),
+        mode,
+        deadline_s=chance.choice((None, None, None, 10.0, 60.0, 200.0)),
+        turns=chance.choice((None, None, 3)),
+        tokens=chance.choice((None, None, None, 800)),
+        cost=chance.choice((None, None, None, 1_500)),
+        cancel_after_s=chance.random() * chance.choice((0.2, 5.0, span_s / 2)) if cancels else None,
+        followed=chance.random() < 0.2,
+        twice=chance.random() < 0.15,
+    )
+
+
+def _switches(chance: random.Random, span_s: float) -> tuple[SwitchPlan, ...]:
+    plans = []
+    for _ in range(chance.choice((0, 0, 1, 2, 4))):
+        on_s = chance.random() * span_s * 0.7
+        plans.append(SwitchPlan(chance.choice(SWITCHES), on_s, on_s + chance.random() * chance.choice((1.0, 20.0, span_s))))
+    return tuple(plans)
+
+
+def _accounts(chance: random.Random) -> dict[str, Limits]:
+    accounts = {}
+    if chance.random() < 0.35:
+        accounts["all"] = Limits(model_calls=chance.choice((None, 12)), tokens=chance.choice((None, 6_000)))
+    if chance.random() < 0.35:
+        accounts["tenant:*"] = Limits(tool_calls=chance.choice((4, 12)), cost_microusd=chance.choice((None, 5_000)))
+    if chance.random() < 0.35:
+        accounts["route:a0"] = Limits(tokens=chance.choice((2_000, 10_000)), tool_calls=chance.choice((None, 6)))
+    return accounts
