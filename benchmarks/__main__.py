@@ -41,6 +41,7 @@ def measured(module: str, *arguments: object) -> dict[str, float]:
 def throughput(rounds: int) -> list[Figure]:
     """1,000 runs at once, in both shapes."""
     plain = [measured("workload", 1_000, 20, "--per-message", 20) for _ in range(rounds)]
+    threads = [measured("workload", 1_000, 20, "--per-message", 20, "--thread") for _ in range(rounds)]
     turns = [measured("workload", 1_000, 20, "--per-message", 1) for _ in range(rounds)]
     best = statistics.median(item["tool_steps_per_s"] for item in plain)
     both = statistics.median(item["all_steps_per_s"] for item in turns)
@@ -54,7 +55,18 @@ def throughput(rounds: int) -> list[Figure]:
             + ", ".join(str(item["tool_steps_per_s"]) for item in plain)
             + f"; main process {plain[0]['cpu_us_per_step']} us of CPU a step",
         ),
-        Figure("sqlite.governed_steps_per_s.model_turns", both, "1/s", f"model and tool steps, one model call per tool call; {tools} tool steps/s"),
+        Figure(
+            "sqlite.governed_steps_per_s.writer_thread",
+            statistics.median(item["tool_steps_per_s"] for item in threads),
+            "1/s",
+            "the same with the writer as a thread, which shares the interpreter lock",
+        ),
+        Figure(
+            "sqlite.governed_steps_per_s.model_turns",
+            both,
+            "1/s",
+            f"model and tool steps, one model call per tool call; {tools} tool steps/s",
+        ),
     ]
 
 
@@ -65,8 +77,18 @@ def alone(rounds: int) -> list[Figure]:
     ratio = statistics.median(item["ratio"] for item in latency)
     one = latency[0]
     return [
-        Figure("sqlite.step_p50_over_commit", ratio, "x", f"one run: {one['step_p50_us']} us a step, one bare synced commit {one['commit_p50_us']} us"),
-        Figure("sqlite.step_cost_5000_over_10", long["step_cost_last_over_first"], "x", "median of 100 turns at 5,000 over 100 turns at 10"),
+        Figure(
+            "sqlite.step_p50_over_commit",
+            ratio,
+            "x",
+            f"one run: {one['step_p50_us']} us a step, one bare synced commit {one['commit_p50_us']} us",
+        ),
+        Figure(
+            "sqlite.step_cost_5000_over_10",
+            long["step_cost_last_over_first"],
+            "x",
+            "median of 100 turns at 5,000 over 100 turns at 10",
+        ),
         Figure("sqlite.turn_bytes_200_over_20", long["turn_bytes_200_over_20"], "x", "journal bytes of turn 200 over turn 20"),
     ]
 
@@ -94,7 +116,12 @@ def peers(rounds: int) -> list[Figure]:
             with tempfile.TemporaryDirectory(prefix="quarterdeck-peer-") as folder:
                 script = ROOT / "benchmarks" / "peers" / f"{name}_steps.py"
                 done = subprocess.run(
-                    [python, script, f"{folder}/peer.db", "100", "20"], capture_output=True, text=True, cwd=folder, timeout=600, check=True
+                    [python, script, f"{folder}/peer.db", "100", "20"],
+                    capture_output=True,
+                    text=True,
+                    cwd=folder,
+                    timeout=600,
+                    check=True,
                 )
             line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))
             speeds.append(msgspec.json.decode(line)["steps_per_s"])

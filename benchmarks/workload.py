@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
+import functools
 import gc
 import pstats
 import statistics
@@ -25,6 +26,7 @@ import apsw
 import msgspec
 import uvloop
 
+from benchmarks import thread_writer
 from quarterdeck import Budget, Quarterdeck
 from quarterdeck.store.sqlite.opening import connect
 from quarterdeck.testing import ScriptedModel
@@ -66,10 +68,11 @@ POLICIES = "permit(principal, action, resource);\n" + "\n".join(
 )
 
 
-async def governed(runs: int, steps: int, per_message: int, folder: Path) -> dict[str, object]:
-    """Steps per second of ``runs`` runs at once."""
+async def governed(runs: int, steps: int, per_message: int, folder: Path, *, thread: bool = False) -> dict[str, object]:
+    """Steps per second of ``runs`` runs at once; ``thread``: with the writer as a thread, for comparison."""
     marks = Marks()
-    async with deck_of(steps, per_message, marks).start(folder / "bench.db") as rt:
+    opener = functools.partial(thread_writer.open_store, folder / "bench.db") if thread else None
+    async with deck_of(steps, per_message, marks).start(folder / "bench.db", open_store=opener) as rt:
         await (await rt.submit("writer", "warm up")).result()
         gc.collect()
         gc.freeze()
@@ -143,7 +146,12 @@ async def step_latency(steps: int, folder: Path) -> dict[str, object]:
     gaps = [after - before for before, after in zip(marks.at_s, marks.at_s[1:], strict=False)]
     commit_us = (before_us + after_us) / 2
     p50_us = statistics.median(gaps) * 1e6
-    return {"step_p50_us": round(p50_us), "commit_p50_us": round(commit_us), "ratio": round(p50_us / commit_us, 2), "steps": steps}
+    return {
+        "step_p50_us": round(p50_us),
+        "commit_p50_us": round(commit_us),
+        "ratio": round(p50_us / commit_us, 2),
+        "steps": steps,
+    }
 
 
 def synced_commit_us(folder: Path) -> float:
@@ -168,6 +176,7 @@ def main() -> None:
     parser.add_argument("--per-message", type=int, default=50)
     parser.add_argument("--alone", action="store_true")
     parser.add_argument("--latency", action="store_true")
+    parser.add_argument("--thread", action="store_true", help="the writer as a thread instead of a process")
     parser.add_argument("--profile", action="store_true")
     chosen = parser.parse_args()
     gc.set_threshold(50_000, 20, 100)
@@ -178,7 +187,7 @@ def main() -> None:
         elif chosen.latency:
             work = step_latency(chosen.steps, folder)
         else:
-            work = governed(chosen.runs, chosen.steps, chosen.per_message, folder)
+            work = governed(chosen.runs, chosen.steps, chosen.per_message, folder, thread=chosen.thread)
         if chosen.profile:
             profile = cProfile.Profile()
             figures = profile.runcall(asyncio.run, work)

@@ -12,6 +12,7 @@ The model only proposes. Whether a proposal is valid, allowed and affordable is 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,13 @@ wait = SystemClock().sleep
 def lookup_order(order_id: OrderId, ctx: ToolContext) -> dict[str, object]:
     """Find an order of the customer: what was bought, for how much, where it is."""
     order = shop.order(order_id, ctx.actor)
-    return {"order_id": order.id, "customer": order.customer, "item": order.item, "paid_usd": order.amount_usd, "status": order.status}
+    return {
+        "order_id": order.id,
+        "customer": order.customer,
+        "item": order.item,
+        "paid_usd": order.amount_usd,
+        "status": order.status,
+    }
 
 
 @deck.tool(effect="read", confidentiality="sensitive")
@@ -135,7 +142,15 @@ deck.budget("all", Budget(usd="20", tokens=5_000_000))
 deck.budget("tenant:*", Budget(usd="10", tokens=2_000_000))
 deck.budget("tenant:trial", Budget(tools=3))
 
-TOOLS = [lookup_order, find_customer, search_policy, add_note, update_address, issue_refund, send_email]
+TOOLS: list[Callable[..., object]] = [
+    lookup_order,
+    find_customer,
+    search_policy,
+    add_note,
+    update_address,
+    issue_refund,
+    send_email,
+]
 
 triage = deck.agent(
     "triage",

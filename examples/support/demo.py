@@ -34,7 +34,9 @@ def opening(stage: Stage, files: Sequence[Path]) -> None:
     say(f"  The shop: {customers} customers and {orders} orders, made up, in {stage.shop.path}")
     say(f"  The work: {len(files)} tickets from customers, and {len(scripted.CASES)} scripted cases of models that misbehave")
     say(f"  The model: {stage.model}. It only proposes calls of tools. It decides nothing.")
-    say("  The gate: checks each proposal (schema, policy, budget, evidence) and writes its decision down before anything is done")
+    say(
+        "  The gate: checks each proposal (schema, policy, budget, evidence) and writes its decision down before anything is done"
+    )
     say(f"  The journal: {stage.store}. Whatever happens to a worker, the next one goes on from there.")
     say("  How to read the lines below:")
     say("    allow  the call was done          DENY  it was not, and why          ASK  it waits for a person")
@@ -51,7 +53,9 @@ async def first_worker(stage: Stage, files: Sequence[Path]) -> None:
 
 async def second_worker(stage: Stage, files: Sequence[Path]) -> None:
     """Resume, take on the scripted cases too; SIGKILL in the middle of a letter that nobody can ask about."""
-    title("Part 2: a new worker goes on where the other died, takes the scripted cases too, and is killed in the middle of a letter")
+    title(
+        "Part 2: a new worker goes on where the other died, takes the scripted cases too, and is killed in the middle of a letter"
+    )
     await stage.start(files, scripted_cases=True)
     await stage.until(lambda: _mid_letter(stage), "a letter is under way")
     await stage.kill()
@@ -67,11 +71,11 @@ async def third_worker(stage: Stage, files: Sequence[Path]) -> None:
 async def people(stage: Stage) -> None:
     """One approves, one rejects, one may not; and somebody looks after the letters that nobody knows the end of."""
     title("Part 4: people decide, from another process than the worker's")
-    waiting = sorted(stage.watch.approvals(), key=lambda row: stage.watch.names[row.run_id].startswith("scripted:"))
+    waiting = sorted(stage.watch.approvals(), key=lambda row: stage.watch.name(row.run_id).startswith("scripted:"))
     for row in waiting:
-        say(f"  waits: {stage.watch.names[row.run_id]:<32} {shown(row)}")
+        say(f"  waits: {stage.watch.name(row.run_id):<{telling.NAME}} {shown(row)}")
     for row, approve in zip(waiting, (True, False), strict=False):
-        name = stage.watch.names[row.run_id]
+        name = stage.watch.name(row.run_id)
         try:
             decide(stage.store, row, approve=True, by=row.requested_by)
         except QuarterdeckError as error:
@@ -84,11 +88,13 @@ async def people(stage: Stage) -> None:
     sent = {letter.key for letter in stage.shop.letters()}
     for run_id, call in stage.doubtful():
         done = f"{run_id}:{call}" in sent
-        say(f"  {LEAD} looks at the mail gateway for {stage.watch.names[run_id]}: the letter was {'sent' if done else 'not sent'}")
+        say(f"  {LEAD} looks at the mail gateway for {stage.watch.name(run_id)}: the letter was {'sent' if done else 'not sent'}")
         before = stage.sequence(run_id)
         resolve(stage.store, run_id, call, done=done, by=LEAD)
         await stage.until_moved(run_id, before)
-    say(f"  {len(stage.watch.approvals())} actions still wait for a person; they can wait for a day, as rows, without any process")
+    say(
+        f"  {len(stage.watch.approvals())} actions still wait for a person; they can wait for a day, as rows, without any process"
+    )
 
 
 def closing(stage: Stage) -> bool:
@@ -101,7 +107,7 @@ def closing(stage: Stage) -> bool:
 
 def _mid_refund(stage: Stage, count: int) -> bool:
     """Whether ``count`` refunds were started and one is under way, and the model is being asked something too."""
-    if stage.watch.refunds_opened() < count:
+    if stage.watch.opened["issue_refund"] < count:
         return False
     names = {name for _, _, name in stage.watch.open_effects()}
     return {"issue_refund", "local"} <= names
@@ -111,7 +117,7 @@ def _mid_letter(stage: Stage) -> bool:
     """Whether the letter to the silent address is under way, and refunds too, or enough of those are done."""
     effects = stage.watch.open_effects()
     silent = any(run == "scripted:silent_mail" and name == "send_email" for run, _, name in effects)
-    return silent and stage.watch.refunds_opened() >= REFUNDS_BEFORE_SECOND_KILL
+    return silent and stage.watch.opened["issue_refund"] >= REFUNDS_BEFORE_SECOND_KILL
 
 
 async def whole(stage: Stage, once: bool) -> int:
@@ -138,14 +144,24 @@ async def own_ticket(stage: Stage, file: Path, once: bool) -> int:
     return await leave(stage, agree, once)
 
 
+def doors(stage: Stage) -> None:
+    """How to go on from another terminal."""
+    title("The worker stays up until Ctrl-C")
+    command = f"{os.path.relpath(sys.executable)} -m quarterdeck.cli"
+    store = f"--store {os.path.relpath(stage.store)}"
+    say("  What waits can be decided from another terminal; this one shows how the run goes on:")
+    say(f"    {command} approvals ls {store}")
+    say(f"    {command} approvals approve APPROVAL --by you {store}")
+    say("  And the worker takes more work:")
+    say(f"    {command} run triage_ticket --app examples.support.deck:deck --input '\"Where is order A1005?\"' {store}")
+    if port := os.environ.get("PORT"):
+        say(f"  Nothing serves HTTP yet, so PORT={port} is not used.")
+
+
 async def leave(stage: Stage, agree: bool, once: bool) -> int:
     """End, or stay up until Ctrl-C so that people can go on deciding."""
     if not once:
-        title("The worker stays up until Ctrl-C")
-        say("  In another terminal:")
-        folder = f"SUPPORT_FOLDER={stage.shop.path.parent} " if stage.shop.path.parent != FOLDER else ""
-        say(f"    {folder}{Path(sys.executable).name} -m examples.support.people ls")
-        say(f"    {folder}{Path(sys.executable).name} -m examples.support.people approve ID --by you")
+        doors(stage)
         await stage.until_interrupted()
     await stage.stop()
     return 0 if agree else 1

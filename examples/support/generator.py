@@ -21,8 +21,41 @@ SEED = 7
 ORDERS = 320
 CUSTOMERS = 80
 
-_FIRST = ("ada", "ben", "carla", "dev", "elif", "farid", "greta", "hugo", "ines", "jonas", "kaya", "lena", "marco", "nina", "omar", "petra")
-_LAST = ("adler", "baker", "costa", "diaz", "evans", "fischer", "garcia", "haas", "ito", "jensen", "kim", "lopez", "moreau", "novak", "silva")
+_FIRST = (
+    "ada",
+    "ben",
+    "carla",
+    "dev",
+    "elif",
+    "farid",
+    "greta",
+    "hugo",
+    "ines",
+    "jonas",
+    "kaya",
+    "lena",
+    "marco",
+    "nina",
+    "omar",
+    "petra",
+)
+_LAST = (
+    "adler",
+    "baker",
+    "costa",
+    "diaz",
+    "evans",
+    "fischer",
+    "garcia",
+    "haas",
+    "ito",
+    "jensen",
+    "kim",
+    "lopez",
+    "moreau",
+    "novak",
+    "silva",
+)
 _STREETS = ("Mill Lane", "Station Road", "Oak Avenue", "River Street", "Church Hill", "Garden Way")
 _TOWNS = ("Lisbon", "Porto", "Leipzig", "Lyon", "Malmo", "Graz", "Ghent", "Turin")
 _ITEMS = (

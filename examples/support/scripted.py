@@ -76,12 +76,18 @@ CASES = (
         LENA,
         "%%% {{{",
         [
-            [("drop_all_tables", {}), ("issue_refund", '{"order_id": "A10'), ("issue_refund", '{"amount_usd": 1, "amount_usd": 9}')],
+            [
+                ("drop_all_tables", {}),
+                ("issue_refund", '{"order_id": "A10'),
+                ("issue_refund", '{"amount_usd": 1, "amount_usd": 9}'),
+            ],
             [_refund("A1064", "all of it", LENA)],
             "I did not understand.",
         ],
     ),
-    Case("hasty", "a refund before the order was looked up", LENA, "Money, please.", [[_refund("A1064", 14, LENA)], "Later, then."]),
+    Case(
+        "hasty", "a refund before the order was looked up", LENA, "Money, please.", [[_refund("A1064", 14, LENA)], "Later, then."]
+    ),
     Case("loop", "the same call again and again", LENA, "Where is A1064?", [[_lookup("A1064")]] * 8),
     Case(
         "chatty",
@@ -89,7 +95,7 @@ CASES = (
         LENA,
         "I just want to talk about my mug.",
         _CHATTY,
-        budget=Budget(turns=20, tools=20, tokens=2_000, deadline="10m", usd="0.50"),
+        budget=Budget(turns=20, tools=20, tokens=1_300, deadline="10m", usd="0.50"),
         degrade=Degrade("scripted_cheaper", at=0.6, max_output_tokens=60),
     ),
     Case(

@@ -153,7 +153,7 @@ class Shop:
         """The whole ledger, oldest first."""
         with self._transaction() as db:
             rows = db.execute("SELECT key, order_id, amount_usd, run_id, asked, reversed FROM refunds ORDER BY number")
-            return [Refund(*row[:5], reversed=bool(row[5])) for row in rows]
+            return [_line(row) for row in rows]
 
     def letters(self) -> list[Letter]:
         """Every letter that was sent, oldest first."""
@@ -174,7 +174,12 @@ def _order(db: sqlite3.Connection, order_id: str, customer: str | None) -> Order
     return Order(*row)
 
 
+def _line(row: tuple[str, str, int, str, int, int]) -> Refund:
+    key, order_id, amount_usd, run_id, asked, was_reversed = row
+    return Refund(key, order_id, amount_usd, run_id, asked, bool(was_reversed))
+
+
 def _refund(db: sqlite3.Connection, key: str) -> Refund | None:
     wanted = "SELECT key, order_id, amount_usd, run_id, asked, reversed FROM refunds WHERE key = ?"
     row = db.execute(wanted, (key,)).fetchone()
-    return None if row is None else Refund(*row[:5], reversed=bool(row[5]))
+    return None if row is None else _line(row)

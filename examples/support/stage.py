@@ -46,7 +46,7 @@ class Stage:
         shop = Shop(folder / "shop.db")
         store = store_of(shop)
         OwnerLock(store, wait_s=0.0).release()
-        for path in (*folder.glob("shop.db*"), *folder.glob("quarterdeck.db*"), folder / "worker.log"):
+        for path in (*folder.glob("shop.db*"), *folder.glob("quarterdeck.db*")):
             path.unlink(missing_ok=True)
         shop.create()
         return cls(shop, store, stand_in=stand_in)
@@ -71,10 +71,8 @@ class Stage:
         """Start a worker on these tickets."""
         flags = ["--scripted-cases"] * scripted_cases + ["--stand-in"] * self._stand_in
         command = [sys.executable, "-m", "examples.support.worker", *map(str, files), *flags]
-        with open(self.shop.path.with_name("worker.log"), "ab") as log:
-            self._worker = await asyncio.create_subprocess_exec(
-                *command, cwd=ROOT, env={**os.environ, "SUPPORT_FOLDER": str(self.shop.path.parent)}, stdout=PIPE, stderr=log
-            )
+        environment = {**os.environ, "SUPPORT_FOLDER": str(self.shop.path.parent)}
+        self._worker = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdout=PIPE)
         say(f"  [worker {self._worker.pid} starts]")
         if self._worker.stdout is None or not await self._worker.stdout.readline():
             raise self._gone()
@@ -86,7 +84,9 @@ class Stage:
         await worker.wait()
         self._worker = None
         self.tell()
-        say(f"  [worker {worker.pid} is killed with SIGKILL; it had no chance to tidy up. Under way in its journals, without receipt:]")
+        say(
+            f"  [worker {worker.pid} is killed with SIGKILL; it had no chance to tidy up. Under way in its journals, without receipt:]"
+        )
         telling.in_flight(self.watch.open_effects())
 
     async def stop(self) -> None:
@@ -145,8 +145,7 @@ class Stage:
         return reached()
 
     def _gone(self) -> Unavailable:
-        log = self.shop.path.with_name("worker.log")
-        return Unavailable("demo.worker", f"the worker has ended by itself; {log} says why")
+        return Unavailable("demo.worker", "the worker has ended by itself; it has said why above")
 
     def _present(self) -> Process:
         if self._worker is None:

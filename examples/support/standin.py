@@ -11,7 +11,7 @@ import re
 from quarterdeck.ports.model import Message
 from quarterdeck.testing.scripted import ScriptedModel, Turn
 
-LATENCY_S = 0.02
+LATENCY_S = 0.05
 
 _SENDER = re.compile(r"^From: (\S+)")
 _ORDER = re.compile(r"\bA\d{4}\b")

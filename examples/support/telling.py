@@ -6,11 +6,14 @@ from collections import Counter
 from collections.abc import Iterable
 
 from examples.support.reckoning import Books, Spent, Tally
-from examples.support.watching import Seen, Watch, is_tool_decision
+from examples.support.watching import Seen, Watch
+from quarterdeck import QuarterdeckError
 from quarterdeck.core import events as ev
-from quarterdeck.core.vocabulary import ReceiptStatus, Ruling, Status
+from quarterdeck.core.canonical import parse
+from quarterdeck.core.vocabulary import ProposalKind, ReceiptStatus, Ruling
 
 WIDTH = 128
+NAME = 30
 
 
 def say(text: str = "") -> None:
@@ -25,30 +28,55 @@ def title(text: str) -> None:
 
 def line(seen: Seen) -> str | None:
     """One event in plain words; ``None`` for what a newcomer need not see."""
-    event, about = seen.event, ""
+    event, word, about = seen.event, "", ""
     if isinstance(event, ev.GateDecided):
-        if is_tool_decision(event):
-            ruling = event.ruling.value.upper() if event.ruling is not Ruling.ALLOW else "allow"
-            about = f"{ruling:<6}{event.name} {_short(seen.arguments)}  {' '.join(event.reasons)}"
-        elif event.ruling is not Ruling.ALLOW:
-            about = f"{event.ruling.value.upper():<6}{event.proposal} {event.name}  {' '.join(event.reasons)}"
+        word, about = _decision(event, seen)
     elif isinstance(event, ev.EffectReopened):
-        about = f"again {event.call} under its old idempotency key (the worker died before its receipt)"
-    elif isinstance(event, ev.ToolClosed) and event.status is not ReceiptStatus.SUCCEEDED:
-        about = f"      the tool says {event.status}: {event.code}"
+        word, about = "again", f"{seen.tool}: the worker died before its receipt; once more, under the same idempotency key"
+    elif isinstance(event, ev.ToolClosed) and event.status is ReceiptStatus.UNKNOWN:
+        about = f"{seen.tool}: nobody knows whether it happened ({event.code}); a person is asked, nothing is repeated"
+    elif isinstance(event, ev.ToolClosed) and event.status is ReceiptStatus.FAILED:
+        about = f"{seen.tool}: the shop itself says no ({event.code})"
     elif isinstance(event, ev.ModelClosed) and event.status is not ReceiptStatus.SUCCEEDED:
-        about = f"      the model call ended as {event.status}: {event.code}"
+        word, about = "again", f"the model is asked once more ({event.code})"
     elif isinstance(event, ev.ApprovalDecided):
-        about = f"      {event.outcome} by {event.by}" + (f" ({event.reason})" if event.reason else "")
+        about = f"{event.outcome} by {event.by}" + (f": {event.reason}" if event.reason else "")
     elif isinstance(event, ev.EffectResolved):
-        about = f"      {event.by} says: {event.status}"
+        about = f"{seen.tool}: {event.by} says that it {event.status}"
     elif isinstance(event, ev.RunFinished):
-        about = f"end   {event.status}, {event.reason}" + (f" ({event.code})" if event.code != event.reason else "")
-    return f"  {seen.run:<32} {about}".rstrip() if about else None
+        word = "end"
+        about = f"{event.status}, {event.reason}" + (f" ({event.code})" if event.code != event.reason else "")
+    return f"  {seen.run:<{NAME}} {word:<8} {about}" if about else None
 
 
-def _short(arguments: str, limit: int = 96) -> str:
-    text = " ".join(arguments.split())
+def _decision(event: ev.GateDecided, seen: Seen) -> tuple[str, str]:
+    """What the gate said, to which call; an allowed model call or reply is not worth a line."""
+    reasons = f"   {', '.join(event.reasons)}" if event.reasons else ""
+    if event.proposal is ProposalKind.TOOL:
+        word = "allow" if event.ruling is Ruling.ALLOW else event.ruling.upper()
+        return word, call(event.name, seen.arguments) + reasons
+    if event.ruling is Ruling.ALLOW:
+        return "", ""
+    return event.ruling.upper(), f"{event.proposal}{reasons}"
+
+
+def call(tool: str, arguments: str) -> str:
+    """A call as a person reads it; arguments that are no JSON object are shown as they came.
+
+    >>> call("issue_refund", '{"order_id": "A1064", "amount_usd": 14}'), call("issue_refund", '{"order_id": "A10')
+    ('issue_refund(A1064, 14)', 'issue_refund {"order_id": "A10')
+    """
+    try:
+        values = parse(arguments)
+    except QuarterdeckError:
+        values = None
+    if not isinstance(values, dict):
+        return f"{tool} {_short(arguments)}"
+    return f"{tool}({', '.join(_short(str(value)) for value in values.values())})"
+
+
+def _short(text: str, limit: int = 60) -> str:
+    text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -58,8 +86,8 @@ def _counted(counter: Counter[str]) -> str:
 
 def _used(name: str, spent: Spent, model_usd: str) -> str:
     money = f"{spent.cost_microusd / 1e6:.3f} $"
-    calls = f"{spent.model_calls:>4} model calls {spent.tool_calls:>4} tool calls {spent.tokens:>8,} tokens"
-    return f"  {name:<28} {spent.runs:>3} runs {calls}   {money} ({model_usd}; the rest is what tools charge)"
+    used = f"{spent.model_calls:>4} model calls {spent.tool_calls:>4} tool calls {spent.tokens:>8,} tokens"
+    return f"  {name:<28} {spent.runs:>3} runs {used}   {money} ({model_usd}; the rest is what tools charge)"
 
 
 def summary(found: Tally, watch: Watch, model: str) -> None:
@@ -72,12 +100,12 @@ def summary(found: Tally, watch: Watch, model: str) -> None:
     say(_used(f"tickets ({model})", found.local, "0 $ for the model"))
     say(_used("scripted cases", found.scripted, "0 $ for the script"))
     title("How each run stands")
-    say(f"  {'ticket or case':<32} {'status':<10} {'stop reason':<15} {'code':<30} effects")
+    say(f"  {'ticket or case':<{NAME}} {'status':<10} {'stop reason':<15} {'code':<30} effects")
     for row in watch.runs():
         effects = watch.state(row.run_id).effects
         counts = {"done": effects.succeeded, "failed": effects.failed, "unknown": effects.unknown}
         shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
-        say(f"  {row.correlation_id:<32} {row.status:<10} {row.reason:<15} {row.code:<30} {shown}")
+        say(f"  {row.correlation_id:<{NAME}} {row.status:<10} {row.reason:<15} {row.code:<30} {shown}")
     ended = Counter(row.status for row in watch.runs())
     say(f"  together: {_counted(ended)}")
 
@@ -98,13 +126,8 @@ def in_flight(effects: Iterable[tuple[str, str, str]]) -> None:
     """What was under way, at most a dozen of it."""
     listed = list(effects)
     for name, call, target in listed[:12]:
-        say(f"    {name:<32} {call:<6} {target}")
+        say(f"    {name:<{NAME}} {call:<6} {target}")
     if len(listed) > 12:
         say(f"    … and {len(listed) - 12} more")
     if not listed:
         say("    nothing")
-
-
-def waits(watch: Watch) -> int:
-    """How many runs wait for a person."""
-    return sum(row.status == Status.WAITING for row in watch.runs())

@@ -5,6 +5,7 @@ Everything that the demo shows comes from here, so it is exactly what anyone can
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,9 @@ from pathlib import Path
 import msgspec
 
 from quarterdeck.app.clock import SystemClock
-from quarterdeck.app.views import state_of
 from quarterdeck.core import events as ev
+from quarterdeck.core.fold import fold, start
 from quarterdeck.core.state import RunState
-from quarterdeck.core.vocabulary import ProposalKind
 from quarterdeck.engine.transcript import ModelPayload
 from quarterdeck.ports.store import ApprovalRow, RunRow
 from quarterdeck.store.sqlite.reader import SqliteInsights
@@ -30,26 +30,30 @@ clock = SystemClock()
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One event of one run, with the arguments of the call that it is about, where it is about one."""
+    """One event of one run; where it is about a call of a tool, with the tool's name and the arguments as the model wrote them."""
 
     run: str
     event: ev.Event
+    tool: str = ""
     arguments: str = ""
 
 
 @dataclass(slots=True)
 class _Tail:
-    after: int = 0
-    arguments: dict[str, str] = field(default_factory=dict)
+    """How far one journal was read, and what it says up to there."""
+
+    name: str
+    state: RunState
+    calls: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 class Watch:
-    """Follows all journals of one store. ``names`` tells which ticket or case each run is."""
+    """Follows all journals of one store. What it knows is as of the last :meth:`news`."""
 
     def __init__(self, store: Path) -> None:
         self._insights = SqliteInsights(store)
         self._tails: dict[str, _Tail] = {}
-        self.names: dict[str, str] = {}
+        self.opened: Counter[str] = Counter()
 
     def close(self) -> None:
         """Stop watching."""
@@ -57,52 +61,49 @@ class Watch:
 
     def runs(self) -> list[RunRow]:
         """Every run, oldest first."""
-        rows = list(reversed(self._insights.runs(limit=MAX_RUNS)))
-        self.names.update({row.run_id: row.correlation_id for row in rows})
-        return rows
+        return list(reversed(self._insights.runs(limit=MAX_RUNS)))
 
     def approvals(self) -> list[ApprovalRow]:
         """Everything that waits for a person, the nearest deadline first."""
         return list(self._insights.approvals(limit=MAX_RUNS))
 
-    def state(self, run_id: str) -> RunState:
-        """What is known of one run now."""
-        return state_of(self._insights.events(run_id))
-
     def journal(self, run_id: str) -> list[ev.Event]:
         """One run's events."""
         return [ev.decode(stored.body) for stored in self._insights.events(run_id)]
 
+    def name(self, run_id: str) -> str:
+        """Which ticket or case a run is."""
+        return self._tails[run_id].name
+
+    def state(self, run_id: str) -> RunState:
+        """What is known of one run."""
+        return self._tails[run_id].state
+
     def news(self) -> Iterator[Seen]:
-        """What was journaled since the last call."""
+        """What was journaled since the last call; ``opened`` counts the started calls of each tool."""
         for row in self.runs():
-            tail = self._tails.setdefault(row.run_id, _Tail())
-            if row.seq <= tail.after:
-                continue
-            for stored in self._insights.events(row.run_id, tail.after):
-                tail.after = stored.seq
-                event = ev.decode(stored.body)
-                if isinstance(event, ev.ModelClosed) and stored.payload is not None:
-                    written = msgspec.json.decode(stored.payload, type=ModelPayload)
-                    pairs = zip(event.calls, written.calls, strict=False)
-                    tail.arguments.update({planned.call: call.arguments for planned, call in pairs})
-                yield Seen(row.correlation_id, event, tail.arguments.get(getattr(event, "call", ""), ""))
+            tail = self._tails.get(row.run_id)
+            if tail is None or row.seq > tail.state.seq:
+                for stored in self._insights.events(row.run_id, tail.state.seq if tail is not None else 0):
+                    event = ev.decode(stored.body)
+                    if tail is None:
+                        tail = self._tails[row.run_id] = _Tail(row.correlation_id, start(event))
+                    else:
+                        fold(tail.state, event)
+                    yield self._seen(tail, event, stored.payload)
+
+    def _seen(self, tail: _Tail, event: ev.Event, payload: bytes | None) -> Seen:
+        if isinstance(event, ev.ModelClosed) and payload is not None:
+            written = msgspec.json.decode(payload, type=ModelPayload)
+            pairs = zip(event.calls, written.calls, strict=False)
+            tail.calls = {planned.call: (planned.tool, call.arguments) for planned, call in pairs}
+        elif isinstance(event, ev.ToolOpened):
+            self.opened[event.tool] += 1
+        return Seen(tail.name, event, *tail.calls.get(getattr(event, "call", ""), ("", "")))
 
     def open_effects(self) -> list[tuple[str, str, str]]:
-        """What is under way now, as (ticket, call, name of the tool or model): intents that have no receipt yet."""
-        found = []
-        for row in self.runs():
-            if row.status == "running":
-                found += [(row.correlation_id, effect.call, effect.name) for effect in self.state(row.run_id).open.values()]
-        return found
-
-    def refunds_opened(self) -> int:
-        """How many refunds have been started in all."""
-        return sum(
-            isinstance(event, ev.ToolOpened) and event.tool == "issue_refund"
-            for row in self.runs()
-            for event in self.journal(row.run_id)
-        )
+        """What is under way, as (ticket, call, name of the tool or model): intents that have no receipt yet."""
+        return [(tail.name, effect.call, effect.name) for tail in self._tails.values() for effect in tail.state.open.values()]
 
     def at_rest(self, count: int) -> bool:
         """Whether at least ``count`` runs exist, and each has ended or waits for something outside."""
@@ -113,8 +114,3 @@ class Watch:
 def _soon(row: RunRow) -> bool:
     """Whether a waiting run goes on by itself in a moment: a back-off, or a person's time that is almost over."""
     return row.status == "waiting" and row.wake_at_us is not None and row.wake_at_us < clock.now_us() + SOON_US
-
-
-def is_tool_decision(event: ev.Event) -> bool:
-    """Whether this is the gate's answer to a tool call."""
-    return isinstance(event, ev.GateDecided) and event.proposal is ProposalKind.TOOL

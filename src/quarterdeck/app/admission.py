@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 
 import msgspec
@@ -62,7 +63,7 @@ class Admission:
         mode = envelope.mode or route.modes[0]
         if mode not in route.modes:
             raise Refused("route.mode", f"route {route.intent} does not run as {mode}; it runs as {', '.join(route.modes)}")
-        payload = canonical(parse(msgspec.json.encode(envelope.payload)))
+        payload = _canonical(envelope.payload)
         run_id = new_run_id(self._clock, self._entropy) if envelope.run_id is None else checked_name("run", envelope.run_id)
         limits = overlaid(agent.limits, route.limits).narrowed(envelope_limits(envelope.budget))
         if mode is Mode.SYNC and limits.deadline_ms is None:
@@ -118,6 +119,15 @@ class Admission:
             key = Key(contract.tenant, name, digest, contract.admitted_at_us + KEY_TTL_US)
         admitted = record(ev.RunAdmitted(contract.admitted_at_us, contract, tokens), payload)
         return Commit(contract.run_id, 0, 0, incarnation, (admitted,), contract.admitted_at_us, new=new, key=key)
+
+
+def _canonical(payload: object) -> bytes:
+    """The canonical JSON of what a caller sends; raises :class:`UsageError` (``json.*``) for what is no JSON, or none for everybody."""
+    try:
+        text = json.dumps(msgspec.to_builtins(payload), allow_nan=False)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise UsageError("json.unrepresentable", f"the payload has no JSON form ({str(error)[:200]}); send plain values") from None
+    return canonical(parse(text))
 
 
 def _goal(payload: bytes) -> str:

@@ -151,7 +151,7 @@ class Runtime:
 
     async def admit(self, envelope: Envelope) -> RunHandle:
         """Admit an envelope. The same idempotency key with the same body gives the same run, whatever its status."""
-        contract, payload = self._admission.contract(envelope, self.parts.gate.policy.version, self.parts.budget_version)
+        contract, payload = self._admission.contract(envelope, self.parts.gate.policy_version, self.parts.budget_version)
         commit = self._admission.commit(contract, payload, envelope, self._journal.incarnation)
         outcome = await self._apply(commit)
         if isinstance(outcome, Refused):

@@ -26,6 +26,10 @@ from quarterdeck.ports.store import Insights, Journal
 from quarterdeck.resilience.dependency import Dependencies
 
 
+FACTS = ("policy", "release", "switches")
+"""Every fact that decisions are judged by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a runtime is made of."""
@@ -116,7 +120,8 @@ def wire(deck: Quarterdeck, journal: Journal, insights: Insights, clock: Clock, 
 
     def refresh() -> None:
         rows = {row.name: row for row in insights.facts()}
-        gate.versions = {name: row.version for name, row in rows.items()}
+        # A fact that was never set has version 0, and is named all the same: so its first setting refuses what was judged before.
+        gate.versions = {name: 0 for name in FACTS} | {name: row.version for name, row in rows.items()}
         switches = rows.get("switches")
         if switches is not None:
             names = frozenset(msgspec.json.decode(switches.value, type=list[str]))

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
+from quarterdeck import __version__
 from quarterdeck.cli import approvals, effects, journal, options, runs
 from quarterdeck.cli.options import App, AsJson, Content, Follow, Store, json_value
 from quarterdeck.cli.outcome import OF_STATUS, Exit
-from quarterdeck.cli.printing import dollars, emit, note, table
+from quarterdeck.cli.printing import dollars, emit, note, say, table
 from quarterdeck.cli.settings import settings
-from quarterdeck.cli.storefile import reading
+from quarterdeck.cli.storefile import owner_of, reading
 from quarterdeck.core.vocabulary import Status
 
 app = typer.Typer(
@@ -29,6 +30,19 @@ for _name, _group in (
     ("journal", journal.group),
 ):
     app.add_typer(_group, name=_name)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"quarterdeck {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def quarterdeck(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """A production runtime for AI agents: the model proposes, the runtime decides."""
 
 
 @app.command()
@@ -75,7 +89,8 @@ def run(
     else:
         runs.print_result(ended.result, text=True)
     if not ended.result.done:
-        note(f"the run goes on where a runtime is up; `quarterdeck runs cancel {ended.result.run_id}` stops it")
+        where = "when a runtime starts" if owner_of(chosen.store) is None else "in the runtime that is up"
+        note(f"the run goes on {where}; `quarterdeck runs cancel {ended.result.run_id}` stops it")
     return Exit.DETACHED if ended.interrupted else OF_STATUS[Status(ended.result.status)]
 
 

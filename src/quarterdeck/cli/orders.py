@@ -14,7 +14,7 @@ from quarterdeck.app.runtime import answered, refusal
 from quarterdeck.app.views import read_all, state_of
 from quarterdeck.cli.storefile import ask_store, owner_of, reading
 from quarterdeck.core.canonical import Json
-from quarterdeck.core.commit import Applied, DecideApproval, Deliver, Erase, Refused
+from quarterdeck.core.commit import DecideApproval, Deliver, Erase, Refused
 from quarterdeck.core.contract import checked_key
 from quarterdeck.core.errors import Refused as RefusedError
 from quarterdeck.core.errors import UsageError
@@ -23,7 +23,8 @@ from quarterdeck.ports.store import ApprovalRow, Insights, RunRow
 
 
 class Ordered(msgspec.Struct, frozen=True):
-    """An order that is durable. ``owner`` is the process that acts on it, ``None`` if it waits for the next runtime."""
+    """An order that is durable, and the status of its run then. ``owner`` is the process that acts on it; without one the order
+    waits for the next runtime."""
 
     run_id: str
     done: str
@@ -50,9 +51,8 @@ def approval_of(insights: Insights, approval: str) -> ApprovalRow:
 def cancel(path: Path, run_id: str, *, by: str, reason: str) -> Ordered:
     """Stop a run: when this returns, no further intent of it commits. Repeating it, or a run that has ended, is harmless."""
     body = msgspec.json.encode({"by": checked_key("by", by), "reason": reason})
-    outcome = ask_store(path, Deliver(run_id, "cancel", body, SystemClock().now_us(), "cancel"))
-    answered(outcome)
-    return _ordered(path, run_id, "cancel" if isinstance(outcome, Applied) else "nothing")
+    answered(ask_store(path, Deliver(run_id, "cancel", body, SystemClock().now_us(), "cancel")))
+    return _ordered(path, run_id, "cancel")
 
 
 def decide(path: Path, approval: str, *, approve: bool, by: str, reason: str, digest: str | None) -> Ordered:

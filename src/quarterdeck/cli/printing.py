@@ -40,7 +40,7 @@ def ago(at_us: int, now_us: int) -> str:
     distance_s = round((at_us - now_us) / 1e6)
     for least, unit, name in _UNITS:
         if abs(distance_s) >= least:
-            shown = f"{abs(distance_s) // unit} {name}"
+            shown = f"{round(abs(distance_s) / unit)} {name}"
             return f"in {shown}" if distance_s > 0 else f"{shown} ago" if distance_s < 0 else "now"
     return "now"
 

@@ -5,8 +5,8 @@ A test compares the file with what this writes, so that no command or option can
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from typing import Protocol
 
 import typer
 
@@ -61,23 +61,32 @@ An error is one line, `error <code>: <message>`, or with `--json` one line of JS
 """
 
 
-class _Parameter(Protocol):
-    param_type_name: str
-    required: bool
-    opts: list[str]
+WIDTH = 110
+"""Columns of the help texts on the page."""
 
 
 def reference() -> str:
-    """The whole page."""
-    lines = [INTRODUCTION + "| code | meaning |\n|---|---|"]
-    lines += [f"| {code} | {meaning} |" for code, meaning in sorted(MEANINGS.items())]
-    lines += ["", "## Commands", ""]
-    for name, group, help_text, usage, rows in _commands():
-        lines += [f"{'###' if group else '####'} `{name}`", "", help_text, ""]
-        if not group:
-            lines += ["```text", usage, "```", ""]
-        if rows:
-            lines += ["| | |", "|---|---|"]
-            lines += [f"| `{left}` | {right} |" for left, right in rows]
-            lines.append("")
-    return "\n".join(lines)
+    """The whole page: the introduction, the exit codes, and the help of every command."""
+    codes = [f"| {code} | {meaning} |" for code, meaning in sorted(MEANINGS.items())]
+    lines = [INTRODUCTION + "| code | meaning |\n|---|---|", *codes, "", "## Commands"]
+    for path, text in helps():
+        lines += ["", f"### `{path}`", "", "```text", text, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def helps() -> Iterator[tuple[str, str]]:
+    """Each command's path with its help, the whole tree in the order of its declaration."""
+    root = typer.main.get_command(app)
+    yield from _helps(typer.Context(root, info_name="quarterdeck", terminal_width=WIDTH))
+
+
+def _helps(context: typer.Context) -> Iterator[tuple[str, str]]:
+    command = context.command
+    text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+    yield context.command_path, text
+    for name, below in getattr(command, "commands", {}).items():
+        yield from _helps(typer.Context(below, info_name=name, parent=context, terminal_width=WIDTH))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

@@ -119,7 +119,7 @@ async def _as_owner(deck: Quarterdeck, path: Path, envelope: Envelope, watching:
     interrupts = _Interrupts()
     async with deck.start(path) as runtime:
         handle = await runtime.admit(envelope)
-        _announce(handle.id, existing=handle.existing, owner=None)
+        _announce(handle.id, existing=handle.existing, where="in this process")
         interrupts.install()
         tasks = [
             asyncio.ensure_future(_watch(runtime, handle, watching)),
@@ -132,13 +132,14 @@ async def _as_owner(deck: Quarterdeck, path: Path, envelope: Envelope, watching:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        watching.printer.break_line()
         for task in done:
             task.result()
+        interrupts.asked.set()
+        watching.printer.break_line()
         if tasks[0] not in done:
             note("this runtime stops; what it is doing may come to rest first (Ctrl-C: at once)")
     with reading(path) as insights:
-        return Ended(result_of(insights, handle.id), interrupts.asked.is_set())
+        return Ended(result_of(insights, handle.id), tasks[2] in done)
 
 
 async def _until_fault(runtime: Runtime, run_id: str) -> None:
@@ -151,17 +152,20 @@ async def _watch(runtime: Runtime, handle: RunHandle, watching: Watching) -> Non
     if not watching.follow:
         await handle.rest()
         return
-    async for entry in runtime.follow(handle.id):
-        if entry.seq:
-            watching.printer.stored(StoredEvent(entry.seq, entry.body, entry.payload, None, b""))
-        else:
-            watching.printer.delta(entry.delta)
+    try:
+        async for entry in runtime.follow(handle.id):
+            if entry.seq:
+                watching.printer.stored(StoredEvent(entry.seq, entry.body, entry.payload, None, b""))
+            else:
+                watching.printer.delta(entry.delta)
+    except BrokenPipeError:
+        return  # nobody reads any more; the runtime still stops in order
 
 
 def _as_visitor(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Watching) -> Ended:
     run_id, existing = _admit(deck, path, envelope)
     owner = owner_of(path)
-    _announce(run_id, existing=existing, owner=owner)
+    _announce(run_id, existing=existing, where="by the next runtime" if owner is None else f"by process {owner}")
     give_up_s = math.inf if watching.timeout_s is None else time.monotonic() + watching.timeout_s
     interrupted = False
     with reading(path) as insights:
@@ -198,6 +202,5 @@ def _admit(deck: Quarterdeck, path: Path, envelope: Envelope) -> tuple[str, bool
     raise UsageError(f"admission.{outcome.guard}", f"run {contract.run_id} was not admitted: {outcome.detail or outcome.guard}")
 
 
-def _announce(run_id: str, *, existing: bool, owner: int | None) -> None:
-    where = "in this process" if owner is None else f"by process {owner}"
+def _announce(run_id: str, *, existing: bool, where: str) -> None:
     note(f"run {run_id} {'exists already under this key' if existing else 'is admitted'}; it is driven {where}")

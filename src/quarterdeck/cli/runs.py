@@ -15,7 +15,7 @@ from quarterdeck.cli.orders import Ordered, cancel
 from quarterdeck.cli.printing import ago, dollars, emit, fields, moment, note, safe, say, table
 from quarterdeck.cli.settings import settings
 from quarterdeck.cli.storefile import reading
-from quarterdeck.core.vocabulary import Status
+from quarterdeck.core.vocabulary import TERMINAL, Status
 
 group = typer.Typer(help="List, show, follow and cancel runs.", no_args_is_help=True)
 
@@ -60,11 +60,10 @@ def show(run: RunArgument, content: Content = False, store: Store = None, as_jso
     with reading(settings(None, store).store) as insights:
         view = run_view(insights, run)
         asked = insights.events(run, 0, 1)[0].payload
-    sent = msgspec.Raw(asked) if asked is not None else None
     if as_json:
         built = msgspec.to_builtins(view, builtin_types=(bytes,))
         if content:
-            built["input"] = sent
+            built["input"] = None if asked is None else msgspec.json.decode(asked)
         else:
             del built["result"]["text"]
         emit(built)
@@ -118,10 +117,8 @@ def events(
 def cancel_run(run: RunArgument, by: By = "operator", reason: Reason = "", store: Store = None, as_json: AsJson = False) -> None:
     """Stop a run: from now on nothing that it proposes is done. Harmless when repeated."""
     ordered = cancel(settings(None, store).store, run, by=by, reason=reason)
-    if ordered.done == "nothing":
-        print_order(ordered, f"run {run} had ended before: {ordered.status}", as_json=as_json)
-    else:
-        print_order(ordered, f"run {run} is being cancelled", as_json=as_json)
+    text = f"run {safe(run)} has ended: {ordered.status}" if ordered.status in TERMINAL else f"run {safe(run)} is being cancelled"
+    print_order(ordered, text, as_json=as_json)
 
 
 def print_order(ordered: Ordered, text: str, *, as_json: bool) -> None:
@@ -130,7 +127,7 @@ def print_order(ordered: Ordered, text: str, *, as_json: bool) -> None:
         emit(ordered)
         return
     say(text)
-    if ordered.owner is None and ordered.done not in ("nothing", "erased"):
+    if ordered.owner is None and ordered.status not in TERMINAL:
         note("no runtime is up on this store: the run goes on when one starts")
 
 
@@ -163,7 +160,7 @@ def with_json(value: msgspec.Struct, *names: str) -> dict[str, object]:
     built: dict[str, object] = msgspec.to_builtins(value, builtin_types=(bytes,))
     for name in names:
         held = built[name]
-        built[name] = msgspec.Raw(held) if isinstance(held, bytes) and held else None
+        built[name] = msgspec.json.decode(held) if isinstance(held, bytes) and held else None
     return built
 
 

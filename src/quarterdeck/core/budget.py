@@ -89,14 +89,18 @@ def _rounded(state: RunState, dimension: str, missing: int, limit: int) -> int:
 
 
 def report(state: RunState, accounts: Sequence[Account]) -> tuple[Move, ...]:
-    """The moves that return every slice and report all spending since the last report; for a run that waits or ends."""
+    """The moves that return slices and report all spending since the last report; for a run that waits or ends.
+
+    What open effects have reserved stays leased: they may still be billed, whoever closes them.
+    """
     moves: list[Move] = []
     for account in accounts:
         for dimension in SHARED:
             held = state.slices.get((account.name, dimension), 0)
+            free = max(0, held - state.reserved.get(dimension, 0))
             spent = state.unreported.get(dimension, 0)
-            if held or spent:
-                moves.append(Move(account.name, str(dimension), returned=held, spent=spent))
+            if free or spent:
+                moves.append(Move(account.name, str(dimension), returned=free, spent=spent))
     return tuple(moves)
 
 

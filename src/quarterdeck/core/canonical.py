@@ -29,6 +29,8 @@ MAX_DEPTH = 32
 """The deepest nesting of arrays and objects that is read."""
 MAX_INTEGER = 2**53 - 1
 """The largest integer that JSON readers agree on; send money as integer cents, larger numbers as strings."""
+_EXPONENT = 1e21
+"""From here on the canonical form of a number has an exponent; below it, a whole number is written as an integer."""
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 """A JSON value as Python holds it."""
@@ -55,6 +57,8 @@ def _float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise UsageError("json.number", "a number is too large to represent; send it as a string")
+    if MAX_INTEGER < abs(number) < _EXPONENT:
+        raise UsageError("json.number", "a number is beyond 2^53-1, where readers disagree; send it as a string")
     return number
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from quarterdeck.core.contract import Limits
 from quarterdeck.core.events import Event, Move, encode
+from quarterdeck.core.vocabulary import TERMINAL
 
 MAX_RECORD = 8 * 1024 * 1024
 """The largest body or payload of one event, in bytes; a larger one is refused as poison."""
@@ -118,6 +119,21 @@ class Commit(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="commit
     inbox: tuple[int, ...] = ()
     new: NewRun | None = None
     key: Key | None = None
+
+
+def unstorable(commit: Commit) -> str | None:
+    """Why no store may ever apply this commit, or ``None``; every store asks this first.
+
+    A commit without events could not be recognised when it is sent again; an end that keeps its lease would not be final.
+    """
+    if not commit.records:
+        return "a commit carries at least one event"
+    for item in commit.records:
+        if len(item.body) > MAX_RECORD or (item.payload is not None and len(item.payload) > MAX_RECORD):
+            return f"an event is larger than {MAX_RECORD} bytes"
+    if commit.head is not None and commit.head.status in TERMINAL and not commit.head.release:
+        return "a run that ends gives up its lease"
+    return None
 
 
 class Deliver(msgspec.Struct, frozen=True, array_like=True, tag="deliver"):

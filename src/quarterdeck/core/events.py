@@ -151,6 +151,8 @@ class EffectResolved(_Event, frozen=True, tag="effect.resolved"):
     call: str
     status: ReceiptStatus
     by: str
+    tokens: int = 0
+    labels: Labels | None = None
 
 
 class Move(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -89,6 +89,8 @@ def _decided(state: RunState, event: ev.GateDecided) -> None:
         if not state.limited and event.reasons and event.reasons[0].startswith("budget."):
             state.limited = event.reasons[0]
         if event.proposal is ProposalKind.REPLY:
+            if not state.turns:
+                raise Corrupt("journal.reply", "a reply was denied before any turn; the journal is not trustworthy")
             state.replied = False
             state.denied_replies += 1
             state.turns[-1].tokens += DENIAL_TOKENS
@@ -100,11 +102,13 @@ def _decided(state: RunState, event: ev.GateDecided) -> None:
     mark.ruling, mark.reasons = event.ruling, event.reasons
     if event.ruling is Ruling.DENY:
         mark.closed = ReceiptStatus.FAILED
+        state.pending.pop(event.call, None)
         state.turns[-1].tokens += DENIAL_TOKENS
 
 
 def _model_opened(state: RunState, event: ev.ModelOpened) -> None:
     state.calls.clear()
+    state.pending.clear()
     state.replied = False
     state.model_failed = ""
     state.open[event.call] = OpenEffect(
@@ -136,7 +140,7 @@ def _model_closed(state: RunState, event: ev.ModelClosed) -> None:
     state.turns.append(TurnMark(state.turn, state.seq + 1, event.tokens))
     state.turn += 1
     for planned in event.calls:
-        state.calls[planned.call] = CallMark(planned.tool, planned.call_id)
+        state.calls[planned.call] = state.pending[planned.call] = CallMark(planned.tool, planned.call_id)
     state.replied = not event.calls
     state.said = state.said or event.said
 
@@ -175,6 +179,7 @@ def _tool_closed(state: RunState, event: ev.ToolClosed) -> None:
         state.labels = state.labels.joined(event.labels)
     if (mark := state.calls.get(event.call)) is not None:
         mark.closed = event.status
+        state.pending.pop(event.call, None)
         state.turns[-1].tokens += event.tokens
 
 
@@ -193,8 +198,13 @@ def _resolved(state: RunState, event: ev.EffectResolved) -> None:
             state.effects.succeeded += 1
         else:
             state.effects.failed += 1
+        if event.labels is not None:
+            state.labels = state.labels.joined(event.labels)
         if (mark := state.calls.get(event.call)) is not None:
             mark.closed = event.status
+            state.turns[-1].tokens += event.tokens
+            if event.status is ReceiptStatus.SUCCEEDED:
+                state.succeeded_tools.add(mark.tool)
 
 
 def _moved(state: RunState, event: ev.BudgetMoved) -> None:

@@ -61,7 +61,7 @@ def screen(proposal: Proposal, state: RunState, facts: Facts) -> Decision | None
     if (dimension := shortfall(state, proposal.reserve)) is not None:
         return _deny(f"budget.{_budget_code(dimension)}", stops=dimension != "tool_calls")
     if facts.exhausted is not None:
-        return _deny(f"budget.{facts.exhausted.partition(':')[0]}", stops=True)
+        return _deny(f"budget.{facts.exhausted.partition('|')[0].partition(':')[0]}", stops=True)
     if facts.degrade is not None and proposal.kind is ProposalKind.MODEL and proposal.name != facts.degrade.model:
         near = nearing(state, proposal.reserve, facts.degrade.at)
         if near is not None:
@@ -115,7 +115,7 @@ def rule(proposal: Proposal, state: RunState, facts: Facts, outcome: str, reason
     """The decision on a proposal that passed :func:`screen`, given the policy's verdict (``allow``, ``deny`` or ``ask``)."""
     if outcome != "allow" and outcome != "ask":
         return Decision(Ruling.DENY, reasons or ("policy.denied",))
-    asked = reasons if outcome == "ask" else ()
+    asked = (reasons or ("policy.asked",)) if outcome == "ask" else ()
     if proposal.kind is ProposalKind.TOOL and facts.tool is not None:
         asked += _asks(state, facts.tool, facts.controls)
     if not asked:

@@ -15,7 +15,7 @@ MODEL_FAILURES = 3
 """How many model calls of one turn may fail, after their own retries, before the run fails."""
 DENIED_REPLIES = 3
 """How many replies may be denied before the run stops."""
-REPROPOSED = frozenset({"model.timeout", "model.garbled", "model.interrupted"})
+REPROPOSED = frozenset({"model.timeout", "model.connection", "model.garbled", "model.interrupted"})
 """Failures that may have been billed: they are proposed anew, with a new reservation, instead of being retried in place."""
 
 
@@ -78,9 +78,8 @@ def next_move(state: RunState) -> Next:
     if state.unknown and any(call in state.unknown for call in state.calls):
         doubtful = tuple(f"effect:{call}" for call in state.calls if call in state.unknown)
         return Wait(StopReason.BLOCKED, "effect.unknown", doubtful, None)
-    pending = [call for call, mark in state.calls.items() if mark.closed is None]
-    if pending:
-        return _on_calls(state, pending)
+    if state.pending:
+        return _on_calls(state) if state.approvals else Decide(tuple(state.pending))
     if state.model_failed:
         if state.model_failed in REPROPOSED and state.model_failures < MODEL_FAILURES:
             return Propose(f"m{state.turn}r{state.model_failures}")
@@ -92,11 +91,10 @@ def next_move(state: RunState) -> Next:
     return Propose(f"m{state.turn}")
 
 
-def _on_calls(state: RunState, pending: list[str]) -> Next:
+def _on_calls(state: RunState) -> Next:
     ready = []
     waiting = []
-    for call in pending:
-        mark = state.calls[call]
+    for call, mark in state.pending.items():
         approval = state.approvals.get(mark.approval) if mark.approval is not None else None
         if mark.ruling is Ruling.ASK and approval is not None and approval.outcome == "pending":
             waiting.append((f"approval:{mark.approval}", approval.expires_at_us))

@@ -11,7 +11,7 @@ import hashlib
 import msgspec
 
 from quarterdeck.core.contract import DEFAULT_LIMITS, OUTPUT_RESERVE, Limits
-from quarterdeck.core.labels import Confidentiality, Integrity
+from quarterdeck.core.labels import Confidentiality, Integrity, Labels
 from quarterdeck.core.vocabulary import Autonomy, EffectClass, Mode, Risk
 
 
@@ -38,6 +38,13 @@ class ToolSpec(msgspec.Struct, frozen=True):
     evidence: tuple[str, ...] = ()
     integrity: Integrity = Integrity.TRUSTED
     confidentiality: Confidentiality = Confidentiality.PUBLIC
+
+    @property
+    def labels(self) -> Labels | None:
+        """What a result of this tool adds to the labels of a run; ``None`` if nothing."""
+        if self.integrity is Integrity.TRUSTED and self.confidentiality is Confidentiality.PUBLIC:
+            return None
+        return Labels(self.integrity, self.confidentiality)
 
     @property
     def schema_hash(self) -> str:

@@ -86,6 +86,7 @@ class Effects:
 class RunState:
     """The fold of one journal. See :mod:`quarterdeck.core.fold` for how each event changes it.
 
+    ``calls`` are the planned calls of the present turn, ``pending`` those of them without an answer;
     ``slices`` is the escrow held of shared accounts, by (account, dimension); ``unreported`` is what was spent since the last
     time that spending was reported to them; ``model_failures`` counts the failed model calls of the present turn; ``limited`` is
     the code of the first limit that denied something.
@@ -102,6 +103,7 @@ class RunState:
     turn: int = 0
     input_tokens: int = 0
     calls: dict[str, CallMark] = field(default_factory=dict)
+    pending: dict[str, CallMark] = field(default_factory=dict)
     replied: bool = False
     model_failed: str = ""
     model_failures: int = 0

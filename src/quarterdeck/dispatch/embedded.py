@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from quarterdeck.core.commit import Claim, Claimed, ClaimedRun
+from quarterdeck.core.commit import Claim, Claimed, ClaimedRun, Outcome
 from quarterdeck.core.errors import QuarterdeckError, Unavailable
 from quarterdeck.ports.clock import Clock
 from quarterdeck.ports.store import Insights, Journal
@@ -17,6 +17,8 @@ CLAIM = 256
 """Runs claimed in one operation."""
 POLL_S = 0.2
 """How often due timers and hints that were lost are looked for."""
+RESEND_CAP_S = 5.0
+"""The longest pause before a claim whose answer was lost is sent again."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class EmbeddedDispatcher:
         self._active: dict[str, asyncio.Task[None]] = {}
         self._wanted = asyncio.Event()
         self._stopping = False
+        self._claims = 0
         self._loop_task: asyncio.Task[None] | None = None
         self._on_failure = on_failure
         self.failed: QuarterdeckError | None = None
@@ -92,12 +95,26 @@ class EmbeddedDispatcher:
 
     async def _claim(self) -> None:
         while room := min(CLAIM, self._max_active - len(self._active)):
-            claimed = await self._journal.submit(Claim(self._worker, room, self._clock.now_us()))
+            claimed = await self._ask_for(room)
             if not isinstance(claimed, Claimed) or not claimed.runs:
                 return
             for run in claimed.runs:
                 task = asyncio.get_running_loop().create_task(self._run(run), name=run.run_id)
                 self._active[run.run_id] = task
+
+    async def _ask_for(self, room: int) -> Outcome:
+        """Claim, and send the very same claim again for as long as its answer is lost: what it took must reach us."""
+        self._claims += 1
+        claim = Claim(self._worker, room, self._clock.now_us(), str(self._claims))
+        delay_s = 0.0
+        while True:
+            try:
+                return await self._journal.submit(claim)
+            except Unavailable as error:
+                if error.code != "store.unknown":
+                    raise
+            await self._clock.sleep(delay_s)
+            delay_s = min(RESEND_CAP_S, 2.0 * delay_s + 0.05)
 
     async def _run(self, run: ClaimedRun) -> None:
         full = len(self._active) >= self._max_active

@@ -68,6 +68,10 @@ class _Batch:
             if isinstance(event, ev.GateDecided) and event.ruling is Ruling.DENY
         )
 
+    def used(self, now_us: int) -> tuple[Consume, ...]:
+        """The approvals that the commit uses up, as of its own time: waiting for capacity does not stretch them."""
+        return tuple([msgspec.structs.replace(consume, at_us=now_us) for consume in self.consumes])
+
     def release(self) -> None:
         for item in self.allowed:
             item.dependency.release(item.permit)
@@ -107,6 +111,7 @@ async def act(held: Held, calls: tuple[str, ...]) -> Rest | None:
     exhausted: str | None = None
     exact = False
     while True:
+        judged_by = held.services.gate.versions  # a wait for capacity may outlast them; then the store refuses, and we judge again
         batch = await _decide(held, proposals, exhausted, exact=exact)
         if batch.stop is not None:
             batch.release()
@@ -120,9 +125,10 @@ async def act(held: Held, calls: tuple[str, ...]) -> Rest | None:
         try:
             refused = await held.sequencer.commit(
                 batch.happenings,
+                facts=judged_by,
                 charges=held.charges(batch.leases) if batch.leases else (),
                 asks=tuple(batch.asks),
-                consumes=tuple(batch.consumes),
+                consumes=batch.used(held.services.clock.now_us()),
             )
             committed = refused is None
         finally:
@@ -182,6 +188,7 @@ async def _hold(held: Held, proposal: Proposal, decision: Decision, batch: _Batc
     dependency = services.tool_dependencies[proposal.name]
     permit = dependency.try_acquire()
     if permit is None:
+        await held.sequencer.flush()  # a wait for capacity may be long; what is known already must not wait with it
         try:
             permit = await dependency.acquire(held.deadline_s())
         except (Unavailable, Refused) as busy:
@@ -236,6 +243,7 @@ async def _perform_all(held: Held, allowed: list[_Allowed], until_s: float) -> N
 async def _perform(held: Held, item: _Allowed, until_s: float) -> None:
     call, spec = item.proposal.call, item.tool.spec
     before = held.guard(ProposalKind.TOOL, spec.name, until_s)
+    held.sequencer.performing.add(call)
     closed, result = await perform_tool(
         held.services,
         call,
@@ -247,6 +255,6 @@ async def _perform(held: Held, item: _Allowed, until_s: float) -> None:
         before,
         held.deadline_s(),
     )
-    held.note(closed, result)
+    held.receive(closed, result)
     if not (spec.idempotent or spec.effect is EffectClass.READ) or closed.status is ReceiptStatus.UNKNOWN:
         await held.sequencer.flush()

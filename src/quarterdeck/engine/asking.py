@@ -84,6 +84,7 @@ async def ask_model(held: Held, call: str) -> Rest | None:
         except Refused as too_large:
             return Rest(Finish(Status.REFUSED, StopReason.REFUSED, too_large.code))
         happenings: list[Happening] = []
+        judged_by = held.services.gate.versions
         answer = held.services.gate.judge(
             draft.proposal, held.state, held.standing, degrade=spec.degrade, exhausted=exhausted, exact=exact
         )
@@ -95,13 +96,16 @@ async def ask_model(held: Held, call: str) -> Rest | None:
         if answer.decision.ruling is not Ruling.ALLOW:
             return Rest(ending(held.state, answer.decision.reasons[0]), tuple(happenings))
         dependency = held.services.model_dependencies[draft.name]
+        permit = dependency.try_acquire()
+        if permit is None:
+            await held.sequencer.flush()  # a wait for capacity may be long; what is known already must not wait with it
         try:
-            permit = dependency.try_acquire() or await dependency.acquire(held.deadline_s())
+            permit = permit or await dependency.acquire(held.deadline_s())
         except Unavailable as busy:
             return Rest(_later(held, draft.name, busy))
         except Refused as late:
             return Rest(ending(held.state, late.code))
-        refused_by = await _commit(held, draft, happenings, answer.leases, permit)
+        refused_by = await _commit(held, draft, happenings, answer.leases, permit, judged_by)
         if refused_by is None:
             return None
         if refused_by.startswith("account:"):
@@ -109,7 +113,12 @@ async def ask_model(held: Held, call: str) -> Rest | None:
 
 
 async def _commit(
-    held: Held, draft: _Draft, happenings: list[Happening], leases: tuple[ev.Move, ...], permit: Permit
+    held: Held,
+    draft: _Draft,
+    happenings: list[Happening],
+    leases: tuple[ev.Move, ...],
+    permit: Permit,
+    judged_by: dict[str, int],
 ) -> str | None:
     """Commit the intent and perform it; or give the permit back and say what refused (``account:<name>``, else the guard)."""
     dependency = held.services.model_dependencies[draft.name]
@@ -129,7 +138,7 @@ async def _commit(
         happenings.insert(0, (ev.BudgetMoved(opened.at_us, leases), None))
     committed = False
     try:
-        refused = await held.sequencer.commit((*happenings, (opened, None)), charges=held.charges(leases))
+        refused = await held.sequencer.commit((*happenings, (opened, None)), facts=judged_by, charges=held.charges(leases))
         committed = refused is None
     finally:
         if not committed:
@@ -165,7 +174,7 @@ def decided(held: Held, proposal: Proposal, decision: Decision) -> ev.GateDecide
         decision.ruling,
         decision.reasons,
         decision.reserve,
-        held.services.gate.policy.version,
+        held.services.gate.policy_version,
         decision.approval,
     )
 

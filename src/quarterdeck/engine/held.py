@@ -22,6 +22,8 @@ from quarterdeck.ports.tools import ToolContext
 
 PERFORM_WITHIN_S = 60.0
 """How long after its commit an intent may be acted upon; whoever takes it over first waits that time out."""
+FRESH_S = 0.1
+"""How long the guards of an intent's commit stand for its first attempt; after a slower commit, revocations are read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,13 @@ class Held:
         self.sequencer.note(event, payload)
         self.transcript.apply(event, payload)
 
+    def receive(self, closed: ev.ToolClosed, payload: bytes) -> None:
+        """Note the receipt of an act of our own; only now look at what others have said about that effect meanwhile."""
+        self.sequencer.performing.discard(closed.call)
+        self.note(closed, payload)
+        if self.sequencer.held_back:
+            self.sequencer.read_inbox()
+
     def charges(self, moves: Iterable[ev.Move]) -> tuple[Charge, ...]:
         """The account movements of a commit, with each account's configured limit."""
         return tuple([Charge(move, getattr(self._bounds[move.account], move.dimension)) for move in moves])
@@ -80,18 +89,22 @@ class Held:
     def guard(self, kind: ProposalKind, name: str, until_s: float, *, fresh: bool = True) -> Callable[[], None]:
         """What runs before each attempt: raises :class:`Revoked` if the attempt must not start.
 
-        The first attempt follows its commit, whose guards were exact, so it only looks at the time (``fresh``); each further one
-        reads cancellations and switches again.
+        The first attempt follows its commit, whose guards were exact, so where that was quick it only looks at the time
+        (``fresh``); each further one reads cancellations and switches again.
         """
-        services, trusted = self.services, fresh
+        services = self.services
+        trusted_until_s = until_s - PERFORM_WITHIN_S + FRESH_S if fresh else -inf
 
         def before_attempt() -> None:
-            nonlocal trusted
-            if services.clock.boottime_s() > until_s:
+            nonlocal trusted_until_s
+            now_s = services.clock.boottime_s()
+            if now_s > until_s:
                 raise Revoked("effect.perform_by")
-            if trusted:
-                trusted = False
+            if now_s <= trusted_until_s:
+                trusted_until_s = -inf
                 return
+            if not self.sequencer.is_current():
+                raise Revoked("run.epoch")  # the new holder may have read, and put away, what would revoke this
             self.sequencer.read_inbox()
             services.refresh()
             code = revoked(kind, name, self.state, services.gate.controls, services.clock.now_us())

@@ -12,7 +12,6 @@ import msgspec
 
 from quarterdeck.core import events as ev
 from quarterdeck.core.errors import QuarterdeckError
-from quarterdeck.core.labels import Confidentiality, Integrity, Labels
 from quarterdeck.core.retry import ErrorClass, Failure
 from quarterdeck.core.vocabulary import EffectClass, ReceiptStatus
 from quarterdeck.engine.services import Services
@@ -25,7 +24,9 @@ from quarterdeck.resilience.failures import CallFailed, classify_by_type
 MAX_CALLS = 64
 """The most calls of one model message; a message with more is not a bounded proposal."""
 MAX_TEXT = 1_048_576
-"""The longest model message, in characters."""
+"""The longest model message with all its calls, in characters; even wholly escaped it fits into one event."""
+MAX_CAUSES = 8
+"""How far the causes of an error are followed when it is classified."""
 
 _AMBIGUOUS = frozenset({ErrorClass.TIMEOUT, ErrorClass.CONNECTION})
 _MODEL_CLASSES = {
@@ -61,13 +62,14 @@ def cost_microusd(price: Price, usage: Usage) -> int:
 
 
 def _classify_model(error: Exception) -> Failure:
-    """A failure that may have been billed is not retried in place: the loop proposes it anew, with a new reservation."""
+    """Only what was certainly not billed (``started`` is false then) is retried in place. Everything else, the runtime's own
+    time-out too, the loop proposes anew, with a new reservation."""
     if isinstance(error, ModelFailure):
         if error.usage is not None:
             return Failure(ErrorClass.DECLARED_PERMANENT)
         if error.transient:
             known = _MODEL_CLASSES.get(error.code, ErrorClass.DECLARED_TRANSIENT)
-            return Failure(known, error.retry_after_s)
+            return Failure(known, error.retry_after_s, started=False)
         return Failure(_MODEL_CLASSES.get(error.code, ErrorClass.CLIENT))
     return classify_by_type(error)
 
@@ -98,7 +100,7 @@ async def perform_model(
         reply, attempts = await dependency.run(
             attempt,
             classify=_classify_model,
-            may_retry=True,
+            may_retry=False,
             deadline_s=deadline_s,
             before_attempt=before_attempt,
             permit=permit,
@@ -137,10 +139,11 @@ def _closed(
     now_us: int, call: str, model: Model, reply: ModelReply, worst: Usage, attempts: int
 ) -> tuple[ev.ModelClosed, ModelPayload]:
     usage = reply.usage if reply.usage.known else worst
-    status, code = ReceiptStatus.SUCCEEDED, ""
-    calls, text = reply.calls, reply.text
-    if len(calls) > MAX_CALLS or len(text) > MAX_TEXT or sum(len(item.arguments) for item in calls) > MAX_TEXT:
-        status, code, calls, text = ReceiptStatus.FAILED, "model.unbounded", (), ""
+    calls, text, name = reply.calls, reply.text, reply.model
+    code = _unusable(reply)
+    status = ReceiptStatus.FAILED if code else ReceiptStatus.SUCCEEDED
+    if code:
+        calls, text, name = (), "", model.name
     turn = call[1:].partition("r")[0]
     planned = tuple([ev.Planned(f"t{turn}.{index}", item.call_id[:128], item.tool[:128]) for index, item in enumerate(calls)])
     size = len(text) + sum(len(item.arguments) + len(item.tool) for item in calls)
@@ -149,7 +152,7 @@ def _closed(
         call,
         status,
         code,
-        reply.model,
+        name,
         usage.input_tokens,
         usage.output_tokens,
         cost_microusd(model.price, usage),
@@ -167,7 +170,63 @@ def _classify_tool(error: Exception) -> Failure:
         return Failure(ErrorClass.DECLARED_TRANSIENT if error.transient else ErrorClass.DECLARED_PERMANENT)
     if isinstance(error, QuarterdeckError):
         return Failure(ErrorClass.INVALID)
-    return classify_by_type(error)
+    found = classify_by_type(error)
+    cause: BaseException | None = error
+    for _ in range(MAX_CAUSES):
+        if found.error_class is not ErrorClass.UNKNOWN or not isinstance(cause, Exception):
+            break
+        # Client libraries wrap time-outs and lost connections in errors of their own, which are no kin of the built-in ones.
+        cause = cause.__cause__ or cause.__context__
+        found = classify_by_type(cause) if isinstance(cause, Exception) else found
+    return found
+
+
+def _unusable(reply: ModelReply) -> str:
+    """Why a message cannot be taken at all, as a code; empty if its calls can be judged one by one.
+
+    Lone surrogates come out of JSON escapes that a model wrote; no store, log or provider takes them.
+    """
+    size = len(reply.text) + sum([len(item.arguments) + len(item.tool) + len(item.call_id) for item in reply.calls])
+    if len(reply.calls) > MAX_CALLS or size > MAX_TEXT:
+        return "model.unbounded"
+    try:
+        reply.text.encode()
+        reply.model.encode()
+        for item in reply.calls:
+            item.arguments.encode()
+            item.tool.encode()
+            item.call_id.encode()
+    except UnicodeEncodeError:
+        return "model.garbled"
+    return ""
+
+
+class _Doubt:
+    """Which attempts of one call may have done it: all that were made but those that ended in a definite failure.
+
+    Every attempt counts, not only the last: a lost answer is not made good by a later attempt that was turned away.
+    """
+
+    __slots__ = ("_before", "_definite", "_permit")
+
+    def __init__(self, permit: Permit, before: bool) -> None:
+        self._permit = permit
+        self._before = before
+        self._definite = 0
+
+    def classify(self, error: Exception) -> Failure:
+        """The class of an attempt's error; time-outs of the runtime itself do not come here, and stay in doubt."""
+        failure = _classify_tool(error)
+        if isinstance(error, ToolFailure):
+            self._definite += error.done is False
+        else:
+            self._definite += not failure.started or failure.error_class not in _AMBIGUOUS
+        return failure
+
+    @property
+    def left(self) -> bool:
+        """Whether some attempt may have done it."""
+        return self._before or self._permit.attempts > self._definite
 
 
 async def perform_tool(
@@ -180,9 +239,15 @@ async def perform_tool(
     context: ToolContext,
     before_attempt: Callable[[], None],
     deadline_s: float,
+    *,
+    doubted: bool = False,
 ) -> Receipt:
-    """Call a tool under its dependency's policy; its receipt and the JSON that the model may see. Never raises for its failures."""
+    """Call a tool under its dependency's policy; its receipt and the JSON that the model may see. Never raises for its failures.
+
+    ``doubted``: an earlier holder may have done it already, so that a failure now does not mean that it was not done.
+    """
     spec = tool.spec
+    doubt = _Doubt(permit, doubted)
 
     def attempt(_number: int, _timeout_s: float) -> Coroutine[object, object, bytes]:
         return tool.perform(arguments, context)
@@ -190,23 +255,26 @@ async def perform_tool(
     try:
         result, attempts = await dependency.run(
             attempt,
-            classify=_classify_tool,
+            classify=doubt.classify,
             may_retry=spec.idempotent or spec.effect is EffectClass.READ,
             deadline_s=deadline_s,
             before_attempt=before_attempt,
             permit=permit,
         )
     except CallFailed as failed:
-        return await _failed(services, call, tool, arguments, context, failed)
+        return await _failed(services, call, tool, arguments, context, failed, doubtful=doubt.left)
     except (Revoked, QuarterdeckError) as stopped:
         attempts = permit.attempts
-        doubtful = attempts > 0 and spec.effect is not EffectClass.READ
-        return _receipt(services, call, tool, ReceiptStatus.UNKNOWN if doubtful else ReceiptStatus.FAILED, stopped.code, attempts)
+        if not doubt.left or spec.effect is EffectClass.READ:
+            return _receipt(services, call, tool, ReceiptStatus.FAILED, stopped.code, attempts)
+        if spec.reconcilable:
+            return await ask(services, call, tool, arguments, context, attempts, stopped.code)
+        return _receipt(services, call, tool, ReceiptStatus.UNKNOWN, stopped.code, attempts)
     return succeeded(services, call, tool, result, attempts), result
 
 
 async def _failed(
-    services: Services, call: str, tool: Tool, arguments: bytes, context: ToolContext, failed: CallFailed
+    services: Services, call: str, tool: Tool, arguments: bytes, context: ToolContext, failed: CallFailed, *, doubtful: bool
 ) -> Receipt:
     error, spec = failed.error, tool.spec
     code = (
@@ -214,12 +282,7 @@ async def _failed(
         if isinstance(error, (ToolFailure, QuarterdeckError))
         else f"tool.{_CODES.get(failed.failure.error_class, 'failed')}"
     )
-    if isinstance(error, ToolFailure):
-        doubtful = error.done is not False
-        message = error.message
-    else:
-        doubtful = failed.failure.started and failed.failure.error_class in _AMBIGUOUS
-        message = f"{type(error).__name__}: {error}"[:500]
+    message = error.message if isinstance(error, ToolFailure) else f"{type(error).__name__}: {error}"[:500]
     if spec.effect is EffectClass.READ or not doubtful:
         return _receipt(services, call, tool, ReceiptStatus.FAILED, code, failed.attempts, message)
     if spec.reconcilable:
@@ -262,9 +325,6 @@ async def ask(
 def succeeded(services: Services, call: str, tool: Tool, result: bytes, attempts: int) -> ev.ToolClosed:
     """The receipt of a tool call that worked."""
     spec = tool.spec
-    labels = None
-    if spec.integrity is not Integrity.TRUSTED or spec.confidentiality is not Confidentiality.PUBLIC:
-        labels = Labels(spec.integrity, spec.confidentiality)
     return ev.ToolClosed(
         services.clock.now_us(),
         call,
@@ -273,8 +333,13 @@ def succeeded(services: Services, call: str, tool: Tool, result: bytes, attempts
         spec.cost_microusd * attempts,
         attempts,
         -(-len(result) // 4),
-        labels,
+        spec.labels,
     )
+
+
+def not_done(services: Services, call: str, tool: Tool, code: str) -> Receipt:
+    """The receipt of an effect that is known not to have happened, and will not be tried again."""
+    return _receipt(services, call, tool, ReceiptStatus.FAILED, code, 1)
 
 
 def _receipt(

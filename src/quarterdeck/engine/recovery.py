@@ -15,7 +15,7 @@ from quarterdeck.core.loop import Wait
 from quarterdeck.core.state import OpenEffect
 from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, StopReason
 from quarterdeck.engine.held import Held, Rest
-from quarterdeck.engine.performing import Receipt, ask, perform_tool, unknown
+from quarterdeck.engine.performing import Receipt, ask, not_done, perform_tool, unknown
 from quarterdeck.gate.proposals import Catalogue
 from quarterdeck.ports.tools import Tool
 
@@ -65,12 +65,11 @@ async def _close(held: Held, effect: OpenEffect) -> None:
         effect.idempotent and now_us - effect.opened_at_us < tool.spec.idempotent_for_s * 1_000_000
     )
     if code is None and repeatable:
-        await _again(held, effect, tool)
+        await _again(held, effect, tool, doubted=effect.effect is not EffectClass.READ)
     elif effect.reconcilable:
         await _reconcile(held, effect, tool, code)
     elif effect.effect is EffectClass.READ:
-        shown = b'{"error":"%s"}' % str(code).encode()
-        held.note(ev.ToolClosed(now_us, effect.call, ReceiptStatus.FAILED, str(code), tool.spec.cost_microusd), shown)
+        held.note(*not_done(services, effect.call, tool, str(code)))
     else:
         held.note(*unknown(services, effect.call, tool))
 
@@ -81,35 +80,70 @@ async def _reconcile(held: Held, effect: OpenEffect, tool: Tool, code: str | Non
         held.services, effect.call, tool, arguments, held.context(effect.call, effect.key), 1, code or "effect.not_done"
     )
     if receipt[0].status is ReceiptStatus.FAILED and code is None:
-        await _again(held, effect, tool)
+        await _again(held, effect, tool, doubted=False)
     else:
         held.note(*receipt)
 
 
-async def _again(held: Held, effect: OpenEffect, tool: Tool) -> None:
-    """Perform an open effect once more, under its old key; the reopening is durable, and guarded, before anything happens."""
+async def _again(held: Held, effect: OpenEffect, tool: Tool, *, doubted: bool) -> None:
+    """Perform an open effect once more, under its old key; the reopening is durable, and guarded, before anything happens.
+
+    ``doubted``: the former holder may have done it; then only a success settles it.
+    """
     services = held.services
     dependency = services.tool_dependencies[effect.name]
-    while True:
-        perform_by_us, until_s = held.window()
-        refused = await held.sequencer.commit(((ev.EffectReopened(services.clock.now_us(), effect.call, perform_by_us), None),))
-        if refused is None:
-            break
-        code = revoked(ProposalKind.TOOL, effect.name, held.state, services.gate.controls, services.clock.now_us())
-        if code is not None:
-            held.note(*unknown(services, effect.call, tool))
-            return
+    await held.sequencer.flush()  # a wait for capacity may be long; what is known already must not wait with it
     try:
         permit = dependency.try_acquire() or await dependency.acquire(held.deadline_s())
-    except (Unavailable, Refused):
-        held.note(*unknown(services, effect.call, tool))
+    except (Unavailable, Refused) as busy:
+        held.note(*_given_up(held, effect, tool, busy.code, doubted=doubted))
+        return
+    until_s = None
+    try:
+        until_s = await _reopen(held, effect, tool, doubted=doubted)
+    finally:
+        if until_s is None:
+            dependency.release(permit)
+    if until_s is None:
         return
     before = held.guard(ProposalKind.TOOL, effect.name, until_s)
+    held.sequencer.performing.add(effect.call)
     context = held.context(effect.call, effect.key)
     receipt = await perform_tool(
-        services, effect.call, tool, dependency, permit, _arguments(held, effect), context, before, held.deadline_s()
+        services,
+        effect.call,
+        tool,
+        dependency,
+        permit,
+        _arguments(held, effect),
+        context,
+        before,
+        held.deadline_s(),
+        doubted=doubted,
     )
-    held.note(*receipt)
+    held.receive(*receipt)
+
+
+async def _reopen(held: Held, effect: OpenEffect, tool: Tool, *, doubted: bool) -> float | None:
+    """Commit that an open effect is about to be performed again: until when, or ``None`` if it has been settled instead."""
+    services = held.services
+    while True:
+        if effect.call not in held.state.open:
+            return None  # a late receipt came first
+        now_us = services.clock.now_us()
+        code = revoked(ProposalKind.TOOL, effect.name, held.state, services.gate.controls, now_us)
+        if code is not None:
+            held.note(*_given_up(held, effect, tool, code, doubted=doubted))
+            return None
+        perform_by_us, until_s = held.window()
+        if await held.sequencer.commit(((ev.EffectReopened(now_us, effect.call, perform_by_us), None),)) is None:
+            return until_s
+
+
+def _given_up(held: Held, effect: OpenEffect, tool: Tool, code: str, *, doubted: bool) -> Receipt:
+    if doubted:
+        return unknown(held.services, effect.call, tool)
+    return not_done(held.services, effect.call, tool, code)
 
 
 def _tool(catalogue: Catalogue, name: str) -> Tool | None:

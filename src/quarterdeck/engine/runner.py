@@ -10,7 +10,7 @@ import msgspec
 from quarterdeck.core import budget
 from quarterdeck.core import events as ev
 from quarterdeck.core.commit import ClaimedRun, CloseApproval, Deliver, Head
-from quarterdeck.core.errors import Corrupt, OwnershipLost, Unavailable
+from quarterdeck.core.errors import Corrupt, OwnershipLost, QuarterdeckError, Unavailable, UsageError
 from quarterdeck.core.fold import fold, start
 from quarterdeck.core.loop import Decide, Finish, Next, Propose, Recover, Reply, Wait, completion, next_move
 from quarterdeck.core.loop import ending as ending_by
@@ -24,6 +24,7 @@ from quarterdeck.engine.sequencer import Happening, LateReceipt, Sequencer
 from quarterdeck.engine.services import Services
 from quarterdeck.engine.transcript import Transcript
 from quarterdeck.gate.proposals import propose_reply
+from quarterdeck.store.chain import GENESIS, require_whole
 
 PAGE = 2_000
 """Events read at once when a run is taken over."""
@@ -48,15 +49,18 @@ async def drive(services: Services, claimed: ClaimedRun) -> None:
     run_id = claimed.run_id
     try:
         state, transcript = _load(services, run_id)
+        if state.seq < claimed.seq:
+            raise Corrupt("journal.truncated", f"the journal of run {run_id} ends at {state.seq}, not at {claimed.seq}; restore a backup")
     except Corrupt as error:
-        _log.error("run %s is quarantined: %s", run_id, error)
+        _quarantine(services, run_id, error)
         return
     if state.status in TERMINAL:
         return
-    sequencer = Sequencer(services, run_id, claimed.epoch, state)
+    sequencer = Sequencer(services, run_id, claimed.epoch, state, transcript.apply)
     program = services.programs.get(state.contract.agent)
     if program is None or state.contract.route not in services.routes:
-        _log.error("run %s: this runtime has no agent %r or route %r", run_id, state.contract.agent, state.contract.route)
+        missing = f"this runtime has no agent {state.contract.agent!r} on route {state.contract.route!r}; start one that has it"
+        _quarantine(services, run_id, UsageError("route.missing", missing))
         return
     held = Held(services, run_id, sequencer, transcript, program)
     try:
@@ -68,7 +72,7 @@ async def drive(services: Services, claimed: ClaimedRun) -> None:
         await _leave_evidence(held)
         return
     except Corrupt as error:
-        _log.error("run %s is quarantined: %s", run_id, error)
+        _quarantine(services, run_id, error)
         return
     except Unavailable:
         raise
@@ -78,18 +82,29 @@ async def drive(services: Services, claimed: ClaimedRun) -> None:
     services.hub.rested(run_id)
 
 
+def _quarantine(services: Services, run_id: str, error: QuarterdeckError) -> None:
+    """Keep the run from this process: its lease stays taken, nothing is written, whoever waits for it is told."""
+    _log.error("run %s is quarantined: %s", run_id, error)
+    services.hub.quarantine(run_id, error)
+
+
 def _load(services: Services, run_id: str) -> tuple[RunState, Transcript]:
     transcript = Transcript()
     state: RunState | None = None
-    after = 0
+    after, previous = 0, GENESIS
+    salt = services.insights.salt(run_id)
     while page := services.insights.events(run_id, after, PAGE):
         for stored in page:
             if stored.seq != after + 1:
                 raise Corrupt("journal.gap", f"event {after + 1} of run {run_id} is missing; restore a backup")
+            require_whole(stored, previous, salt)
             event = ev.decode(stored.body)
             state = start(event) if state is None else fold(state, event)
-            transcript.apply(event, stored.payload)
-            after = stored.seq
+            try:
+                transcript.apply(event, stored.payload)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                raise Corrupt("journal.payload", f"the payload of event {stored.seq} cannot be read ({error})") from None
+            after, previous = stored.seq, stored.hash
         if len(page) < PAGE:
             break
     if state is None:
@@ -116,6 +131,8 @@ async def _make(held: Held, move: Next) -> Rest | None:
             return await act(held, move.calls)
         case Reply():
             return _reply(held, move.call)
+        case Wait() if move.reason is StopReason.NEEDS_APPROVAL and _too_late(held):
+            return Rest(ending_by(held.state, "deadline.exceeded"))
         case Wait() | Finish():
             return Rest(move)
         case _:
@@ -151,11 +168,16 @@ async def _rest(held: Held, rest: Rest) -> bool:
         closes = tuple(CloseApproval(name, "withdrawn") for name, mark in state.approvals.items() if mark.outcome == "pending")
         head = Head(how.status, how.reason, how.code, release=True)
     else:
-        wake_at_us = _wake(state, how.wake_at_us)
+        wake_at_us = how.wake_at_us if _too_late(held) else _wake(state, how.wake_at_us)
         happenings.append((ev.RunWaiting(now_us, how.reason, how.code, how.on, wake_at_us), None))
         head = Head(Status.WAITING, how.reason, how.code, how.on, wake_at_us, release=True)
     refused = await held.sequencer.commit(happenings, head=head, charges=held.charges(moves), closes=closes)
     return refused is None
+
+
+def _too_late(held: Held) -> bool:
+    deadline_us = held.state.contract.deadline_at_us
+    return deadline_us is not None and held.services.clock.now_us() >= deadline_us
 
 
 def _wake(state: RunState, wake_at_us: int | None) -> int | None:
@@ -173,6 +195,8 @@ def _output(held: Held, how: Finish) -> RunOutput:
 
 
 def _expire_approvals(held: Held) -> None:
+    if not held.state.approvals:
+        return
     now_us = held.services.clock.now_us()
     for name, mark in list(held.state.approvals.items()):
         if mark.outcome == "pending" and now_us >= mark.expires_at_us:
@@ -183,7 +207,7 @@ async def _leave_evidence(held: Held) -> None:
     """A fenced holder that did act tells the run's inbox how it ended, so that the next holder need not guess."""
     services = held.services
     for closed, payload in held.sequencer.receipts():
-        late = LateReceipt(closed.call, closed.status, services.worker, msgspec.Raw(payload or b"null"))
+        late = LateReceipt(closed.call, closed.status, services.worker, msgspec.Raw(payload or b"null"), held.sequencer.epoch)
         token = f"receipt:{closed.call}:{held.sequencer.epoch}"
         op = Deliver(held.run_id, "receipt", _encoder.encode(late), closed.at_us, token)
         try:

@@ -8,7 +8,7 @@ changes nothing; the caller looks at what is new and asks the gate again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -29,24 +29,32 @@ from quarterdeck.core.commit import (
 )
 from quarterdeck.core.errors import Corrupt, OwnershipLost, Unavailable
 from quarterdeck.core.fold import fold
+from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.state import RunState
 from quarterdeck.core.vocabulary import ReceiptStatus
 from quarterdeck.engine.services import Services
 
-RESENDS = 5
-"""How often a commit whose outcome is unknown is sent again before the run is given up to its next owner."""
+RESENDS = 20
+"""How often a commit whose outcome is unknown is sent again before the store counts as gone, and the whole process stops."""
+RESEND_CAP_S = 5.0
+"""The longest pause before it is sent again."""
 
 Happening = tuple[ev.Event, bytes | None]
 """An event with its payload."""
 
 
 class LateReceipt(msgspec.Struct, frozen=True):
-    """What a former owner, or an operator, says about an effect; an inbox row of kind ``receipt``."""
+    """What a former owner, or an operator, says about an effect; an inbox row of kind ``receipt``.
+
+    ``epoch`` is that owner's, and 0 for a person. An owner knows of its own attempts only: its ``failed`` says nothing about an effect
+    that was performed again after it, and its ``unknown`` nothing at all.
+    """
 
     call: str
     status: ReceiptStatus
     by: str
     result: msgspec.Raw = msgspec.Raw(b"null")
+    epoch: int = 0
 
 
 class CancelOrder(msgspec.Struct, frozen=True):
@@ -66,10 +74,16 @@ class ApprovalAnswer(msgspec.Struct, frozen=True):
 
 
 class Sequencer:
-    """Appends to one journal, under one epoch. ``state`` is always the fold of what is durable plus what was noted."""
+    """Appends to one journal, under one epoch. ``state`` is always the fold of what is durable plus what was noted.
 
-    def __init__(self, services: Services, run_id: str, epoch: int, state: RunState) -> None:
+    ``told`` receives what the inbox says about effects, so that the transcript holds it as well.
+    """
+
+    def __init__(
+        self, services: Services, run_id: str, epoch: int, state: RunState, told: Callable[[ev.Event, bytes | None], None]
+    ) -> None:
         self.state = state
+        self._told = told
         self.run_id = run_id
         self.epoch = epoch
         self._services = services
@@ -79,6 +93,8 @@ class Sequencer:
         self._closes: list[CloseApproval] = []
         self._control = 0
         self._lock = asyncio.Lock()
+        self.performing: set[str] = set()
+        self.held_back = False
 
     def note(self, event: ev.Event, payload: bytes | None = None) -> None:
         """Record something that has happened; durable with the next commit."""
@@ -107,19 +123,20 @@ class Sequencer:
         self,
         happenings: Sequence[Happening],
         *,
+        facts: dict[str, int] | None = None,
         head: Head | None = None,
         charges: tuple[Charge, ...] = (),
         asks: tuple[Ask, ...] = (),
         consumes: tuple[Consume, ...] = (),
         closes: tuple[CloseApproval, ...] = (),
     ) -> Refused | None:
-        """Append intents under all guards. ``None``: durable and folded. Otherwise what refused; nothing has changed but what was
+        """Append intents under all guards; ``facts`` are the versions judged by, where that was not just now. ``None``: durable and folded. Otherwise what refused; nothing has changed but what was
         read from the inbox or the facts meanwhile. Raises :class:`OwnershipLost` if the run is someone else's now."""
         async with self._lock:
             refused = await self._append(
                 happenings,
                 control=self._control,
-                facts=self._services.gate.versions,
+                facts=self._services.gate.versions if facts is None else facts,
                 head=head,
                 charges=charges,
                 asks=asks,
@@ -176,13 +193,18 @@ class Sequencer:
         return None
 
     async def _durably(self, commit: Commit) -> Outcome:
-        for _ in range(RESENDS):
+        """The outcome of a commit, sent again with the same bytes for as long as it is unknown."""
+        delay_s = 0.0
+        for sent in range(RESENDS + 1):
+            if sent:
+                await self._services.clock.sleep(delay_s)
+                delay_s = min(RESEND_CAP_S, 2.0 * delay_s + 0.05)
             try:
                 return await self._services.journal.submit(commit)
             except Unavailable as error:
                 if error.code != "store.unknown":
                     raise
-        raise OwnershipLost("store.unknown", f"the store does not answer for run {self.run_id}; its next owner continues")
+        raise Unavailable("store.unknown", f"the store does not answer for run {self.run_id}; restart when it does")
 
     def _refused(self, outcome: Outcome) -> Refused:
         if not isinstance(outcome, Refused):
@@ -195,16 +217,25 @@ class Sequencer:
             case _:
                 return outcome
 
+    def is_current(self) -> bool:
+        """Whether nobody has taken the run over since; only a commit proves it, this is for attempts without one."""
+        row = self._services.insights.run(self.run_id)
+        return row is not None and row.epoch == self.epoch
+
     def read_inbox(self) -> None:
-        """Fold in what others have put into the run's inbox, and judge by its control from now on."""
+        """Fold in what others have put into the run's inbox, and judge by its control from now on.
+
+        What they say about an effect that we are ``performing`` is ``held_back``: it stays unread until our own receipt is there.
+        """
         self._control, rows = self._services.insights.inbox(self.run_id)
         known = set(self._inbox)
+        self.held_back = False
         for row in rows:
-            if row.row not in known:
+            if row.row not in known and self._fold_in(row):
                 self._inbox.append(row.row)
-                self._fold_in(row)
 
-    def _fold_in(self, row: InboxRow) -> None:
+    def _fold_in(self, row: InboxRow) -> bool:
+        """Take one row in; false if it is held back."""
         match row.kind:
             case "cancel":
                 order = msgspec.json.decode(row.body, type=CancelOrder)
@@ -214,15 +245,41 @@ class Sequencer:
                 self.note(ev.ApprovalDecided(row.at_us, answer.approval, answer.outcome, answer.by, answer.reason))
             case "receipt":
                 late = msgspec.json.decode(row.body, type=LateReceipt)
-                if late.call in self.state.unknown or late.call in self.state.open:
+                if late.call in self.performing:
+                    self.held_back = True
+                    return False
+                if self._settles(late):
                     self._take_late(row.at_us, late)
             case _:
                 raise Corrupt("inbox.kind", f"run {self.run_id} has an inbox row of unknown kind {row.kind!r}")
+        return True
+
+    def _settles(self, late: LateReceipt) -> bool:
+        """Whether a late receipt settles an effect of this run that is open or unknown."""
+        state, effect = self.state, self.state.open.get(late.call)
+        if late.status is ReceiptStatus.UNKNOWN or (effect is not None and effect.model):
+            return False
+        if late.status is ReceiptStatus.SUCCEEDED or not late.epoch:
+            return effect is not None or late.call in state.unknown
+        if effect is not None:
+            return effect.epoch == late.epoch
+        spec = self._spec(late.call)
+        return late.call in state.unknown and spec is not None and not (spec.idempotent or spec.reconcilable)
 
     def _take_late(self, at_us: int, late: LateReceipt) -> None:
-        payload = bytes(late.result)
-        if late.call in self.state.unknown:
-            self.note(ev.EffectResolved(at_us, late.call, late.status, late.by), payload)
-        elif not self.state.open[late.call].model:
+        payload, state = bytes(late.result), self.state
+        spec, tokens = self._spec(late.call), -(-len(late.result) // 4)
+        labels = spec.labels if spec is not None and late.status is ReceiptStatus.SUCCEEDED else None
+        event: ev.ToolClosed | ev.EffectResolved
+        if late.call in state.unknown:
+            event = ev.EffectResolved(at_us, late.call, late.status, late.by, tokens, labels)
+        else:
             code = "" if late.status is ReceiptStatus.SUCCEEDED else "tool.failed"
-            self.note(ev.ToolClosed(at_us, late.call, late.status, code), payload)
+            cost = state.reserves.get(late.call, {}).get("cost_microusd", 0)
+            event = ev.ToolClosed(at_us, late.call, late.status, code, cost, tokens=tokens, labels=labels)
+        self.note(event, payload)
+        self._told(event, payload)
+
+    def _spec(self, call: str) -> ToolSpec | None:
+        mark = self.state.calls.get(call)
+        return self._services.gate.catalogue.spec(mark.tool) if mark is not None else None

@@ -61,6 +61,7 @@ class Hub:
     def __init__(self) -> None:
         self._watchers: dict[str, list[Subscription]] = {}
         self._ends: dict[str, list[asyncio.Future[None]]] = {}
+        self._broken: dict[str, Exception] = {}
 
     def subscribe(self, run_id: str) -> Subscription:
         """Watch one run from now on."""
@@ -77,8 +78,14 @@ class Hub:
             self._watchers.pop(run_id, None)
 
     def rest(self, run_id: str) -> asyncio.Future[None]:
-        """A future that is done when the run next comes to rest in this process: it waits, or has ended."""
+        """A future that is done when the run next comes to rest in this process: it waits, or has ended.
+
+        It fails at once for a run that was quarantined here.
+        """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if run_id in self._broken:
+            future.set_exception(self._broken[run_id])
+            return future
         self._ends.setdefault(run_id, []).append(future)
         return future
 
@@ -89,6 +96,13 @@ class Hub:
                 if not future.done():
                     future.set_exception(error)
         self._ends.clear()
+
+    def quarantine(self, run_id: str, error: Exception) -> None:
+        """The run cannot go on in this process: tell everybody who waits for it, now and later."""
+        self._broken[run_id] = error
+        for future in self._ends.pop(run_id, []):
+            if not future.done():
+                future.set_exception(error)
 
     def rested(self, run_id: str) -> None:
         """The run has come to rest; its commit is durable."""

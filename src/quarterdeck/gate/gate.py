@@ -56,6 +56,7 @@ class Gate:
     ) -> None:
         self.catalogue = catalogue
         self.policy = policy
+        self.policy_version = policy.version[:16]
         self.controls = Controls()
         self.versions: dict[str, int] = {}
         self._accounts = accounts

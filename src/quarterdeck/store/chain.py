@@ -51,15 +51,24 @@ def verify(events: Iterable[StoredEvent], salt: bytes | None, *, seq: int, head:
     for event in events:
         if event.seq != last + 1:
             raise Corrupt("journal.gap", f"event {event.seq} follows event {last}; restore a backup", seq=event.seq)
-        if not hmac.compare_digest(chained(previous, event.seq, event.body, event.payload_digest), event.hash):
-            raise Corrupt("journal.chain", f"event {event.seq} was changed or moved; restore a backup", seq=event.seq)
-        if not _is_whole(event, salt):
-            raise Corrupt("journal.payload", f"the payload of event {event.seq} is not the one stored", seq=event.seq)
+        require_whole(event, previous, salt)
         previous, last = event.hash, event.seq
     if last != seq:
         raise Corrupt("journal.truncated", f"the journal ends at {last} where its run says {seq}; restore a backup")
     if not hmac.compare_digest(previous, head):
         raise Corrupt("journal.chain", f"the hash of event {last} is not the one that its run holds; restore a backup")
+
+
+def require_whole(event: StoredEvent, previous: bytes, salt: bytes | None) -> None:
+    """Require that one event is the one that was appended after the event whose hash is ``previous``.
+
+    Raises :class:`Corrupt` (``journal.chain``, ``journal.payload``). Whoever takes a run over checks each event that it folds, so that
+    nobody acts upon a journal that was changed.
+    """
+    if not hmac.compare_digest(chained(previous, event.seq, event.body, event.payload_digest), event.hash):
+        raise Corrupt("journal.chain", f"event {event.seq} was changed or moved; restore a backup", seq=event.seq)
+    if not _is_whole(event, salt):
+        raise Corrupt("journal.payload", f"the payload of event {event.seq} is not the one stored", seq=event.seq)
 
 
 def verify_run(insights: Insights, run_id: str) -> int:

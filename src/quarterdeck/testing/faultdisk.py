@@ -3,13 +3,16 @@
 :class:`FaultyDisk` is a :class:`~quarterdeck.testing.powercut.RecordingDisk` whose write, truncate, sync, open, delete and read calls
 are counted; at the chosen one it fails, and from then on it works again. That is the hard case: a kernel reports a failed sync once,
 forgets the pages, and lets the next sync succeed (https://wiki.postgresql.org/wiki/Fsync_Errors). So whoever goes on after the error
-on the same descriptors builds on what may not be there; :attr:`FaultyDisk.after` lists every change made after the fault.
+on the same descriptors builds on what may not be there; :attr:`FaultyDisk.after` lists every change made after the fault, and
+``failed_in`` is what the load had put into ``phase`` when it came.
 """
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
+from types import TracebackType
 
 import apsw
 
@@ -45,9 +48,12 @@ class FaultyDisk(RecordingDisk):
         self.nth = nth
         self.failing = failing
         self.calls = 0
+        self.phase = ""
         self.failed = ""
+        self.failed_in = ""
         self.after: list[str] = []
         self.dead = False
+        self._hook = sys.unraisablehook
 
     def about(self, what: str, name: str) -> bool:
         """Count one call; ``True`` if it is the one to fail. Raises for every change once the disk is declared dead."""
@@ -60,8 +66,21 @@ class FaultyDisk(RecordingDisk):
         self.calls += 1
         if self.calls != self.nth or self.failed:
             return False
-        self.failed = f"{what} {name}"
+        self.failed, self.failed_in = f"{what} {name}", self.phase
         return True
+
+    def __enter__(self) -> FaultyDisk:
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        sys.unraisablehook = self._hook
+        super().__exit__(kind, error, trace)
+
+    def _unraisable(self, report: sys.UnraisableHookArgs) -> None:
+        """Say nothing of the planned errors that SQLite keeps to itself."""
+        if not isinstance(report.exc_value, apsw.Error):
+            self._hook(report)
 
     def error(self, what: str) -> apsw.Error:
         """The error of a failing call."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from enum import StrEnum
 
 from quarterdeck.core.commit import Claim, InboxRow, Op, Outcome
@@ -76,6 +77,7 @@ class MemoryStore:
         self._stalled = False
         self._open = True
         self._crashed = False
+        self._context = copy_context()  # of whoever opened it: hints arrive there, whoever caused them
         self._shared.enter(self)
 
     def connect(self, worker: str, *, faults: Faults | None = None) -> MemoryStore:
@@ -170,7 +172,7 @@ class MemoryStore:
         """Tell this owner, soon and once, that something may have become ready."""
         if self._callback is not None and not self._hinted and self._open:
             self._hinted = True
-            asyncio.get_running_loop().call_soon(self._call_back)
+            asyncio.get_running_loop().call_soon(self._call_back, context=self._context)
 
     def _call_back(self) -> None:
         self._hinted = False
@@ -222,6 +224,14 @@ class MemoryStore:
     def facts(self) -> Sequence[FactRow]:
         """The facts that decisions are judged by."""
         return [row for _, row in sorted(self.tables.facts.items())]
+
+    def due(self, now_us: int) -> bool:
+        """Whether a claim now would find anything."""
+        if self.tables.ready:
+            return True
+        return any(
+            run.wake_at_us is not None and run.wake_at_us <= now_us and run.worker is None for run in self.tables.runs.values()
+        )
 
     def salt(self, run_id: str) -> bytes | None:
         """The key of a run's payload digests, or ``None`` after erasure."""

@@ -60,7 +60,7 @@ class SimulatedModel:
         if world.dies(rates.crash_model):
             world.reached.sometimes("crash.model")
             await for_ever()
-        if world.roll(rates.model_transient):
+        if world.roll(rates.model_transient) or world.is_out(self.name):
             code = world.chance.choice(("model.rate_limited", "model.server_error", "model.unreachable"))
             wish_s = world.chance.choice((None, None, 2.0))
             raise ModelFailure(code, "not now", transient=True, retry_after_s=wish_s)
@@ -90,18 +90,19 @@ class SimulatedModel:
         label = _task(request)
         chance = random.Random(f"{self._world.scenario.seed}/{label}/{request.turn}")
         usage = Usage(_size(request), chance.randint(1, request.max_output_tokens))
-        if chance.random() < 0.25 + 0.08 * request.turn:
+        if chance.random() < 0.12 + 0.05 * request.turn:
             text = chance.choice(("done", "here it is", "all is well", ""))
             emit(text)
             return ModelReply(text, (), usage, "stop", self.name)
         count = chance.choice((1, 1, 1, 2, 3))
-        calls = tuple([ToolCall(f"c{request.turn}-{index}", *self._call(chance)) for index in range(count)])
+        calls = tuple([ToolCall(f"c{request.turn}-{index}", *self._call(chance, request)) for index in range(count)])
         text = chance.choice(("", "", "let me see"))
         return ModelReply(text, calls, usage, "calls", self.name)
 
-    def _call(self, chance: random.Random) -> tuple[str, str]:
+    def _call(self, chance: random.Random, request: ModelRequest) -> tuple[str, str]:
         rates = self._world.rates
-        tool = chance.choice(TOOLS)
+        named = [tool.name for tool in request.tools]
+        tool = chance.choice(TOOLS if chance.random() < 0.05 else named)
         if chance.random() < rates.garbage:
             kind = chance.randrange(6)
             if kind == 0:

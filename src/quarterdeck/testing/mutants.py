@@ -118,8 +118,8 @@ def _unchained(previous: bytes, seq: int, body: bytes, digest: bytes | None) -> 
     return chain.chained(chain.GENESIS, seq, body, digest)
 
 
-def _same_body(item: Record, body: bytes, payload: bytes | None, digest: bytes | None) -> bool:
-    return body == item.body
+def _same_body(item: Record, stored: tuple[object, ...]) -> bool:
+    return stored[0] == item.body
 
 
 def _sqlite(name: str, point: int, invariants: str, caught_by: str, planted: Plant) -> Mutant:

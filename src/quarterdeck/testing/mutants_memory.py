@@ -84,11 +84,12 @@ class _Batch(Tables):
 
     def one(self, op: Op) -> Outcome:
         """Apply, unless something before was poison."""
-        try:
-            outcome = self._operation(storable(op))
-        except Poison as poison:
-            _Batch.poisoned = str(poison)
-        return Refused("poison", _Batch.poisoned) if _Batch.poisoned else outcome
+        if not _Batch.poisoned:
+            try:
+                return self._operation(storable(op))
+            except Poison as poison:
+                _Batch.poisoned = str(poison)
+        return Refused("poison", _Batch.poisoned)
 
 
 def _unisolated() -> AbstractContextManager[object]:

@@ -68,6 +68,7 @@ class Open:
     reconcilable: bool
     effect: EffectClass
     worker: str
+    opened_s: float
     submitted_s: float
     until_s: float
     attempts: int = 0
@@ -118,6 +119,7 @@ class Oracle:
         self.violations: list[str] = []
         self.commits = 0
         self.dead: set[str] = set()
+        self.closing = False
         self.facts: dict[str, int] = {}
         self.switches: dict[str, float] = {}
         self.accounts: dict[tuple[str, str], tuple[int, int]] = {}
@@ -292,8 +294,8 @@ class Oracle:
         if not any(isinstance(event, _INTENTS) for event in events) and commit.head is None:
             return
         self.check(commit.control == watched.control, "I9", f"{name}: control {commit.control} passed, it is {watched.control}")
-        facts = {name: version for name, version in sorted(self.facts.items())}
-        self.check(commit.facts == facts, "I9", f"{name}: facts {commit.facts} passed, they are {facts}")
+        facts = {fact: version for fact, version in (commit.facts or {}).items() if version}
+        self.check(facts == self.facts, "I9", f"{name}: facts {commit.facts} passed, they are {self.facts}")
 
     def _check_chain(self, run: Run, watched: Watched, stored: Sequence[StoredEvent]) -> None:
         seq = watched.seq
@@ -345,6 +347,9 @@ class Oracle:
                 closed = watched.open.pop(event.call, None)
                 self.check(closed is not None, "I19", f"{watched.run_id}: a receipt for {event.call}, which is not open")
                 if isinstance(event, ev.ToolClosed) and closed is not None:
+                    old_s = self.clock.boottime_s() - closed.opened_s
+                    expired = closed.idempotent and event.status is ReceiptStatus.UNKNOWN and old_s > self.scenario.key_kept_s
+                    self.reached.sometimes("effect.key_expired", expired)
                     watched.effects[event.call] = closed
                     watched.ended[event.call] = event.status
                 self._reach_closed(event)
@@ -385,7 +390,7 @@ class Oracle:
             messages = watched.transcript.window(system, event.first)
             opened = Open(
                 *(event.model, event.key, "", True, False, False, EffectClass.READ),
-                *(watched.holder or "", submitted_s, until_s),
+                *(watched.holder or "", submitted_s, submitted_s, until_s),
                 max_output_tokens=event.max_output_tokens, messages=messages,
             )  # fmt: skip
         else:
@@ -394,7 +399,7 @@ class Oracle:
             self._check_authority(commit, watched, event)
             opened = Open(
                 *(event.tool, event.key, event.digest, False, event.idempotent, event.reconcilable, event.effect),
-                *(watched.holder or "", submitted_s, until_s),
+                *(watched.holder or "", submitted_s, submitted_s, until_s),
             )
         self.check(is_model or event.call in state.calls, "I4", f"{run_id}: {event.call} was opened, nobody proposed it")
         watched.open[event.call] = opened

@@ -65,7 +65,16 @@ class SimulatedLoop(VirtualLoop):
     def __init__(self, clock: VirtualClock, seed: int, *, shuffle: bool, max_ticks: int = MAX_TICKS) -> None:
         super().__init__(clock, seed=seed, max_ticks=max_ticks)
         self._parked: list[asyncio.Handle] = []
+        self._tasks: list[asyncio.Task[Any]] = []  # a dead process's tasks must not be collected, and complain, at some moment
+        self.set_task_factory(self._make_task)
         self._ready = _Ready(random.Random(seed), shuffle, self._parked, self)  # type: ignore[assignment]  # the base class's queue
+
+    def _make_task(
+        self, _loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], context: Context | None = None
+    ) -> asyncio.Task[T]:
+        task = asyncio.Task(coro, loop=self, context=context)
+        self._tasks.append(task)
+        return task
 
     def thaw(self, process: Process) -> None:
         """Let a process run again; what became due meanwhile runs now."""

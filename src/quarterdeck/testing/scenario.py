@@ -88,6 +88,14 @@ class SwitchPlan(msgspec.Struct, frozen=True):
     off_s: float
 
 
+class Outage(msgspec.Struct, frozen=True):
+    """A tool or model that does not work at all for a while."""
+
+    name: str
+    from_s: float
+    until_s: float
+
+
 class Scenario(msgspec.Struct, frozen=True):
     """Everything that a seed decides about a simulation before it begins."""
 
@@ -101,11 +109,13 @@ class Scenario(msgspec.Struct, frozen=True):
     agents: tuple[AgentPlan, ...]
     orders: tuple[Order, ...]
     switches: tuple[SwitchPlan, ...]
+    outages: tuple[Outage, ...]
     accounts: dict[str, Limits]
     slots: int
     tool_timeout_s: float
     key_kept_s: int
     policies: bool
+    breaker_failures: int
     crashes: int
     answer_every_s: float
 
@@ -131,49 +141,54 @@ SWITCHES = (
 def draw(seed: int) -> Scenario:
     """The scenario of a seed."""
     chance = random.Random(f"scenario/{seed}")
-    quiesced = chance.random() < 0.6
+    quiesced = chance.random() < 0.5
     span_s = chance.choice((20.0, 60.0, 150.0, 300.0))
     agents = tuple([_agent(chance, index) for index in range(chance.randint(1, 3))])
     orders = tuple([_order(chance, index, span_s, agents) for index in range(chance.choice((1, 2, 3, 4, 6, 8, 12)))])
-    key_kept_s = 86_400 if chance.random() < 0.7 else chance.choice((75, 90, 150))
-    rates = _rates(chance, quiesced=quiesced, may_step=quiesced and key_kept_s == 86_400)
+    tool_timeout_s = chance.choice((2.0, 5.0, 20.0, 45.0))
+    key_kept_s = 86_400 if chance.random() < 0.6 else int(tool_timeout_s) + chance.choice((5, 30, 90))
+    rates = _rates(chance, quiesced=quiesced, keys_expire=key_kept_s < 86_400)
     return Scenario(
         seed=seed,
         quiesced=quiesced,
         owners=1 if quiesced else chance.choice((1, 2, 2, 3)),
         shuffle=chance.random() < 0.85,
         span_s=span_s,
-        poll_s=chance.choice((0.2, 0.5, 1.0)),
+        poll_s=chance.choice((0.5, 1.0, 2.0)),
         rates=rates,
         agents=agents,
         orders=orders,
         switches=_switches(chance, span_s),
+        outages=_outages(chance, span_s),
         accounts=_accounts(chance),
         slots=chance.choice((1, 2, 4, 64)),
-        tool_timeout_s=chance.choice((2.0, 5.0, 20.0, 45.0)),
+        tool_timeout_s=tool_timeout_s,
         key_kept_s=key_kept_s,
         policies=chance.random() < 0.4,
+        breaker_failures=chance.choice((2, 2, 5)),
         crashes=chance.choice((0, 1, 2, 3, 5)),
         answer_every_s=chance.choice((0.5, 2.0, 8.0)),
     )
 
 
-def _rates(chance: random.Random, *, quiesced: bool, may_step: bool) -> Rates:
+def _rates(chance: random.Random, *, quiesced: bool, keys_expire: bool) -> Rates:
     rates = {}
     for name in Rates.__struct_fields__:
         share = chance.random()
-        on = chance.random() < 0.4
-        most = 0.5 if name in ("ignore", "reject", "redeploy") else 0.25
+        on = chance.random() < (0.6 if name in ("crash_tool", "pause", "redeploy") else 0.4)
+        most = 0.7 if name in ("ignore", "reject", "redeploy", "repeat") else 0.25
         rates[name] = share * most if on else 0.0
-    for name in ("crash_commit", "crash_tool", "crash_model", "crash_start"):
-        rates[name] *= 0.4
-    rates["pause"] = 0.0 if quiesced else rates["pause"] * 0.5
+    rates["crash_commit"] *= 0.4
+    rates["crash_model"] *= 0.5
+    rates["pause"] *= 0.5 if quiesced else 1.5
     if chance.random() < 0.5:
         for name in ("tool_fails", "tool_hangs", "model_transient", "model_permanent", "model_hangs"):
             rates[name] *= 0.2
     rates["model_permanent"] *= 0.3
-    if not may_step:
+    if keys_expire or not quiesced:
         rates["step_clock"] = 0.0
+    if keys_expire:
+        rates["tool_late"] = 0.0  # a request that arrives after its key is forgotten can be bounded by nobody but the provider
     if not quiesced:
         rates["sleep_machine"] = 0.0
     return Rates(**rates)
@@ -220,6 +235,14 @@ def _switches(chance: random.Random, span_s: float) -> tuple[SwitchPlan, ...]:
     for _ in range(chance.choice((0, 0, 1, 2, 4))):
         on_s = chance.random() * span_s * 0.7
         plans.append(SwitchPlan(chance.choice(SWITCHES), on_s, on_s + chance.random() * chance.choice((1.0, 20.0, span_s))))
+    return tuple(plans)
+
+
+def _outages(chance: random.Random, span_s: float) -> tuple[Outage, ...]:
+    plans = []
+    for _ in range(chance.choice((0, 0, 1, 2))):
+        from_s = chance.random() * span_s * 0.5
+        plans.append(Outage(chance.choice((*TOOLS, "large")), from_s, from_s + chance.random() * chance.choice((10.0, span_s))))
     return tuple(plans)
 
 

@@ -1,14 +1,7 @@
-"""A model that proposes exactly what it is told; labelled as such wherever it is shown.
+"""A model that proposes exactly what it is told: for tests, simulations and loads. Always labelled ``scripted``.
 
-Each turn is a text (the reply) or a list of calls ``(tool, arguments)``, where arguments is a dict or the raw JSON text as a model
-would send it; an exception is raised. Turns may also be one function of the messages so far. Which turn is played follows from the
-request alone, so a script goes on where it was after a crash, and serves any number of runs at once.
-
->>> import asyncio
->>> model = ScriptedModel([[("lookup", {"id": 7})], "done"])
->>> request = ModelRequest((Message("user", "hello"),), (), 100)
->>> asyncio.run(model.propose(request, print)).calls[0].arguments
-'{"id":7}'
+It keeps no state between calls: the run's own counter, ``request.turn``, picks the turn. So one model serves any number of runs
+at once, and a run that goes on after a crash, in another process, continues with the right turn.
 """
 
 from __future__ import annotations
@@ -18,20 +11,36 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from quarterdeck.models.tokens import estimate
 from quarterdeck.ports.model import Message, ModelFailure, ModelReply, ModelRequest, Price, ToolCall, Usage
 
 Call = tuple[str, object]
-"""A tool's name and its arguments: a JSON value, or raw text that is sent as it is."""
+"""A tool's name and its arguments: a JSON value, or the raw text as a model would send it, JSON or not."""
+
 Turn = str | Sequence[Call] | BaseException
-"""One turn: a reply, calls, or a failure."""
+"""One turn: a text (the reply), a list of calls, or an exception (raised, usually a :class:`ModelFailure`)."""
+
+_Prepared = tuple[str, tuple[ToolCall, ...], int] | BaseException
 
 _encoder = msgspec.json.Encoder()
 
 
 class ScriptedModel:
-    """A :class:`~quarterdeck.ports.model.Model` for tests. ``latency_s`` is waited before each answer, on the loop's clock."""
+    """Proposes the turns that it was given, in order.
 
-    labelled = "scripted"
+    ``turns`` is a sequence, or a function of the messages so far that returns a turn. Past the end of a sequence it raises a
+    permanent ``model.script_exhausted``. ``latency_s`` passes on the event loop's clock before each answer; without it
+    ``propose`` never yields. Call ids are ``c<turn>-<index>``. Usage is one token per four characters, at most what
+    ``worst_case`` said, though the answer itself is never cut.
+
+    >>> model = ScriptedModel([[("lookup_order", {"order_id": "AB-1"})], "It arrives tomorrow."])
+    >>> request = ModelRequest((Message("user", "Where is AB-1?"),), (), 100)
+    >>> asyncio.run(model.propose(request, lambda delta: None)).calls
+    (ToolCall(call_id='c0-0', tool='lookup_order', arguments='{"order_id":"AB-1"}'),)
+    >>> asyncio.run(model.propose(msgspec.structs.replace(request, turn=1), print)).finish
+    It arrives tomorrow.
+    'stop'
+    """
 
     def __init__(
         self,
@@ -40,47 +49,71 @@ class ScriptedModel:
         price: Price | None = None,
         latency_s: float = 0.0,
     ) -> None:
-        self.name = name
-        self.price = price or Price()
-        self._turns = turns
+        self._name = name
+        self._price = price if price is not None else Price()
         self._latency_s = latency_s
+        self._function = turns if callable(turns) else None
+        self._turns = () if callable(turns) else tuple([_prepared(turn, at) for at, turn in enumerate(turns)])
+
+    @property
+    def name(self) -> str:
+        """As given, ``scripted`` by default."""
+        return self._name
+
+    @property
+    def price(self) -> Price:
+        """As given, nothing by default."""
+        return self._price
+
+    @property
+    def labelled(self) -> str:
+        """``scripted``: no model wrote this."""
+        return "scripted"
 
     def worst_case(self, request: ModelRequest) -> Usage:
-        """What the same call is billed at most: its messages at four characters a token, and the whole output allowance."""
-        return Usage(_size(request), request.max_output_tokens)
+        """Exact in the input; in the output the request's ceiling."""
+        return Usage(_input_tokens(request), request.max_output_tokens)
 
     async def propose(self, request: ModelRequest, emit: Callable[[str], None]) -> ModelReply:
-        """Play the request's turn. Past the end of the script: ``model.script_exhausted``, a permanent failure."""
-        if self._latency_s:
+        """Give this turn's answer, a text as one delta."""
+        if self._latency_s > 0:
             await asyncio.sleep(self._latency_s)
-        turn = self._turn(request)
-        if isinstance(turn, BaseException):
-            raise turn
-        if isinstance(turn, str):
-            emit(turn)
-            output = min(request.max_output_tokens, -(-len(turn) // 4))
-            return ModelReply(turn, (), Usage(_size(request), output), "stop", self.name)
-        calls = tuple(
-            [
-                ToolCall(f"c{request.turn}-{index}", tool, raw if isinstance(raw, str) else _encoder.encode(raw).decode())
-                for index, (tool, raw) in enumerate(turn)
-            ]
-        )
-        output = min(request.max_output_tokens, sum([len(call.arguments) for call in calls]) // 4 + 1)
-        return ModelReply("", calls, Usage(_size(request), output), "calls", self.name)
+        at = request.turn
+        if self._function is not None:
+            prepared = _prepared(self._function(request.messages), at)
+        elif at < len(self._turns):
+            prepared = self._turns[at]
+        else:
+            raise ModelFailure(
+                "model.script_exhausted",
+                f"the script has {len(self._turns)} turns and was asked for turn {at}",
+                transient=False,
+            )
+        if isinstance(prepared, BaseException):
+            raise prepared
+        text, calls, output_tokens = prepared
+        if text:
+            emit(text)
+        usage = Usage(_input_tokens(request), min(output_tokens, request.max_output_tokens))
+        return ModelReply(text, calls, usage, "calls" if calls else "stop", self._name)
 
     async def close(self) -> None:
         """Nothing to release."""
 
-    def _turn(self, request: ModelRequest) -> Turn:
-        if callable(self._turns):
-            return self._turns(request.messages)
-        if request.turn >= len(self._turns):
-            raise ModelFailure(
-                "model.script_exhausted", f"the script has {len(self._turns)} turns, this is the next one", transient=False
-            )
-        return self._turns[request.turn]
 
-
-def _size(request: ModelRequest) -> int:
+def _input_tokens(request: ModelRequest) -> int:
+    """Four characters to a token and four tokens to a message; tools and calls are free."""
     return sum([len(message.content) for message in request.messages]) // 4 + 4 * len(request.messages)
+
+
+def _prepared(turn: Turn, at: int) -> _Prepared:
+    if isinstance(turn, str):
+        return turn, (), estimate(turn)
+    if isinstance(turn, BaseException):
+        return turn
+    calls = tuple([ToolCall(f"c{at}-{index}", tool, _raw(arguments)) for index, (tool, arguments) in enumerate(turn)])
+    return "", calls, sum([estimate(call.tool) + estimate(call.arguments) for call in calls])
+
+
+def _raw(arguments: object) -> str:
+    return arguments if isinstance(arguments, str) else _encoder.encode(arguments).decode()

@@ -60,10 +60,14 @@ class _Run:
     steps: int = 0
 
 
+class LoadRefused(Exception):
+    """A store refused, or answered wrongly, what a correct one accepts."""
+
+
 class StoreLoad:
     """Makes batches; must be told each batch's outcomes before it makes the next one.
 
-    Every operation is one that a correct store accepts, so any refusal that :meth:`learn` sees is a finding: it raises ``ValueError``.
+    Every operation is one that a correct store accepts, so any refusal that :meth:`learn` sees is a finding: it raises :class:`LoadRefused`.
     """
 
     def __init__(self, seed: int, incarnation: int, *, width: int = 4, steps: int = 5) -> None:
@@ -81,10 +85,12 @@ class StoreLoad:
         self._versions: dict[int, str] = {}
         self._told: list[tuple[Op, _Run | None]] = []
         self.accepted = 0
+        self.batches = 0
 
     def batch(self) -> list[Op]:
         """The next operations, to be applied in this order."""
         self._told = []
+        self.batches += 1
         if not self._made:
             self._say(SetAccount(ACCOUNT, Limits(tool_calls=BOUND)))
         if len(self._held) + len(self._waiting) < self._width:
@@ -117,7 +123,7 @@ class StoreLoad:
                     for claimed in outcome.runs:
                         taken = self._waiting.pop(claimed.run_id)
                         if taken.seq != claimed.seq:
-                            raise ValueError(f"{claimed} was claimed at the wrong place; it ends at {taken.seq}")
+                            raise LoadRefused(f"{claimed} was claimed at the wrong place; it ends at {taken.seq}")
                         taken.epoch = claimed.epoch
                         self._held.append(taken)
                 case Applied(number):
@@ -126,9 +132,9 @@ class StoreLoad:
                     elif isinstance(op, SetFact):
                         self._facts[op.name] = number
                     elif isinstance(op, Commit) and number != op.seq + len(op.records):
-                        raise ValueError(f"{op.run_id} ends at {number} after {len(op.records)} events at {op.seq}")
+                        raise LoadRefused(f"{op.run_id} ends at {number} after {len(op.records)} events at {op.seq}")
                 case _:
-                    raise ValueError(f"{op} was refused: {outcome}")
+                    raise LoadRefused(f"{type(op).__name__} of batch {self.batches} was answered with {outcome}")
         self._held = [run for run in self._held if run.epoch >= 0]
 
     def _say(self, op: Op, run: _Run | None = None) -> None:

@@ -16,7 +16,6 @@ import msgspec
 
 from quarterdeck.core.budget import SHARED
 from quarterdeck.core.commit import (
-    MAX_RECORD,
     Applied,
     Ask,
     Claim,
@@ -36,6 +35,7 @@ from quarterdeck.core.commit import (
     Refused,
     SetAccount,
     SetFact,
+    unstorable,
 )
 from quarterdeck.core.vocabulary import TERMINAL
 from quarterdeck.ports.store import AccountRow, ApprovalRow, FactRow, StoredEvent
@@ -139,8 +139,9 @@ class Tables:
     def _commit(self, commit: Commit) -> Outcome:
         if commit.incarnation != self.incarnation:
             return Refused("incarnation", str(self.incarnation))
-        if any(len(item.body) > MAX_RECORD or len(item.payload or b"") > MAX_RECORD for item in commit.records):
-            return Refused("poison", f"an event is larger than {MAX_RECORD} bytes")
+        wrong = unstorable(commit)
+        if wrong is not None:
+            return Refused("poison", wrong)
         if commit.new is not None:
             return self._admit(commit, commit.new)
         run = self.runs.get(commit.run_id)
@@ -162,8 +163,7 @@ class Tables:
         if not commit.records or len(stored) != len(commit.records):
             return False
         return all(
-            event.body == item.body
-            and (event.payload == item.payload or (_is_erased(event) and item.payload is not None))
+            event.body == item.body and (event.payload == item.payload or (_is_erased(event) and item.payload is not None))
             for item, event in zip(commit.records, stored, strict=True)
         )
 

@@ -81,11 +81,19 @@ class World:
         self.watcher: Watcher | None = None
         self.kill: Callable[[Process], None] = Process.die
         self.crashes_left = scenario.crashes
+        self.keys_expire = scenario.key_kept_s < 86_400
         self._requests: set[asyncio.Task[None]] = set()
 
     def roll(self, rate: float) -> bool:
         """Whether a fault of this rate strikes now."""
         return self.faulty and rate > 0.0 and self.chance.random() < rate
+
+    def is_out(self, name: str) -> bool:
+        """Whether a tool or model is having its outage now."""
+        now_s = self.clock.monotonic_s()
+        return self.faulty and any(
+            outage.name == name and outage.from_s <= now_s < outage.until_s for outage in self.scenario.outages
+        )
 
     def between(self, least: float, most: float) -> float:
         """A drawn number."""
@@ -180,7 +188,8 @@ class SimulatedTool:
             if world.chance.random() < 0.5:
                 world.request(self, arguments, context.idempotency_key, world.between(0.0, 1.0)).cancel()
             await for_ever()
-        latency_s = world.between(0.0, 0.05) if not world.roll(rates.tool_slow) else world.between(0.05, 1.2 * timeout_s)
+        slowest_s = timeout_s * (0.9 if world.keys_expire else 1.2)
+        latency_s = world.between(0.0, 0.05) if not world.roll(rates.tool_slow) else world.between(0.05, slowest_s)
         if world.roll(rates.tool_late) and not self.spec.reconcilable:
             latency_s = timeout_s + world.between(0.0, 30.0)
         answer = world.request(self, arguments, context.idempotency_key, latency_s)
@@ -237,7 +246,7 @@ class SimulatedTool:
         """The fates in which nothing is done, and the caller is told so."""
         world, rates = self._world, self._world.rates
         failure: Exception | None = None
-        if world.roll(rates.tool_refused):
+        if world.roll(rates.tool_refused) or world.is_out(self.spec.name):
             failure = ConnectionRefusedError("nobody listens")
         elif world.roll(rates.tool_fails):
             transient = world.chance.random() < 0.6
@@ -254,20 +263,20 @@ def tool_specs(scenario: Scenario, version: int) -> tuple[ToolSpec, ...]:
     schema = _SCHEMA
     kept_s = scenario.key_kept_s
     return (
-        ToolSpec("lookup", "look something up", EffectClass.READ, schema, timeout_s=scenario.tool_timeout_s),
+        ToolSpec("lookup", f"look something up, version {version}", EffectClass.READ, schema, timeout_s=scenario.tool_timeout_s),
         ToolSpec(
-            *("note", "write a note", EffectClass.WRITE, schema),
+            *("note", f"write a note, version {version}", EffectClass.WRITE, schema),
             idempotent=True, idempotent_for_s=kept_s, timeout_s=scenario.tool_timeout_s, cost_microusd=50,
         ),
         ToolSpec(
-            *("ship", "ship a parcel", EffectClass.EXTERNAL, schema),
+            *("ship", f"ship a parcel, version {version}", EffectClass.EXTERNAL, schema),
             idempotent=True, idempotent_for_s=kept_s, reconcilable=True, timeout_s=scenario.tool_timeout_s,
         ),
         ToolSpec(
             *("pay", f"pay somebody, version {version}", EffectClass.IRREVERSIBLE, schema),
             reconcilable=True, timeout_s=scenario.tool_timeout_s, cost_microusd=200,
         ),
-        ToolSpec("mail", "send a letter", EffectClass.EXTERNAL, schema, timeout_s=scenario.tool_timeout_s, cost_microusd=10),
+        ToolSpec("mail", f"send a letter, version {version}", EffectClass.EXTERNAL, schema, timeout_s=scenario.tool_timeout_s, cost_microusd=10),
     )  # fmt: skip
 
 

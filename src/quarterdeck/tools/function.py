@@ -26,7 +26,7 @@ from quarterdeck.core.errors import UsageError
 from quarterdeck.core.labels import Confidentiality, Integrity
 from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.vocabulary import EffectClass, ReceiptStatus
-from quarterdeck.ports.tools import Finding, ToolContext
+from quarterdeck.ports.tools import Finding, ToolContext, ToolFailure
 
 MAX_RESULT = 1_048_576
 """The longest result of a tool, in bytes of JSON; a longer one makes the call fail with ``tool.result_too_large``."""
@@ -100,9 +100,13 @@ class FunctionTool:
             result = await typing.cast("Awaitable[object]", self._function(**values))
         else:
             result = await asyncio.to_thread(self._function, **values)
-        encoded = _encoder.encode(result)
+        try:
+            encoded = _encoder.encode(result)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise ToolFailure("tool.result_unreadable", f"{self.spec.name} returned what is no JSON: {error}", done=True) from None
         if len(encoded) > MAX_RESULT:
-            raise UsageError("tool.result_too_large", f"{self.spec.name} returned more than {MAX_RESULT} bytes; return less")
+            message = f"{self.spec.name} returned more than {MAX_RESULT} bytes; return less"
+            raise ToolFailure("tool.result_too_large", message, done=True)
         return encoded
 
     async def reconcile(self, arguments: bytes, context: ToolContext) -> Finding:

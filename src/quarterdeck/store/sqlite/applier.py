@@ -15,7 +15,6 @@ import apsw
 import msgspec
 
 from quarterdeck.core.commit import (
-    MAX_RECORD,
     Applied,
     Claim,
     Claimed,
@@ -30,23 +29,34 @@ from quarterdeck.core.commit import (
     Refused,
     SetAccount,
     SetFact,
+    unstorable,
 )
 from quarterdeck.core.vocabulary import TERMINAL
 from quarterdeck.store.chain import GENESIS, chained, payload_digest
+from quarterdeck.store.sqlite.rows import Row, one, rows
 from quarterdeck.store.sqlite.statements import load
 
 CHECKPOINT_PAGES = 4_000
 """Pages in the log from which :meth:`Applier.checkpoint` copies them into the file."""
 
-_STORAGE = (apsw.IOError, apsw.FullError, apsw.CorruptError, apsw.NotADBError, apsw.ReadOnlyError, apsw.NoMemError, apsw.CantOpenError)
+_STORAGE = (
+    apsw.IOError,
+    apsw.FullError,
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.ReadOnlyError,
+    apsw.NoMemError,
+    apsw.CantOpenError,
+)
 """Errors of the storage itself: the batch is rolled back and the writer stops. They are never retried in place."""
 
 
 _ANSWER = msgspec.msgpack.Decoder(tuple[ClaimedRun, ...])
 
 
-def _same(item: Record, body: bytes, payload: bytes | None, digest: bytes | None) -> bool:
-    """Whether a stored event is this one. Of an erased payload nothing is left to compare but that there was one."""
+def _same(item: Record, stored: tuple[object, ...]) -> bool:
+    """Whether a stored event (body, payload, digest) is this one. Of an erased payload is known only that there was one."""
+    body, payload, digest = stored
     erased = payload is None and digest is not None and item.payload is not None
     return body == item.body and (erased or payload == item.payload)
 
@@ -97,7 +107,7 @@ class Applier:
     def _transaction(self, batch: Sequence[Op], *, isolate: bool) -> list[Outcome]:
         self._execute("BEGIN IMMEDIATE")
         try:
-            self._facts = dict(self._execute(self._sql["facts"]).fetchall())
+            self._facts = dict(rows(self._db, self._sql["facts"]))
             one = self._isolated if isolate else self._operation
             outcomes = [one(op) for op in batch]
             self._execute("COMMIT")
@@ -164,9 +174,9 @@ class Applier:
     def _commit(self, commit: Commit) -> Outcome:
         if commit.incarnation != self.incarnation:
             return Refused("incarnation", str(self.incarnation))
-        for item in commit.records:
-            if len(item.body) > MAX_RECORD or (item.payload is not None and len(item.payload) > MAX_RECORD):
-                return Refused("poison", f"an event is larger than {MAX_RECORD} bytes")
+        wrong = unstorable(commit)
+        if wrong is not None:
+            return Refused("poison", wrong)
         if commit.new is not None:
             return self._admit(commit)
         found = self._runs.get(commit.run_id)
@@ -244,7 +254,7 @@ class Applier:
         last = commit.seq + len(commit.records)
         if seq >= last and commit.records:
             stored = self._execute(self._sql["stored_events"], (run, commit.seq, last)).fetchall()
-            if all(_same(item, *row) for item, row in zip(commit.records, stored, strict=True)):
+            if all(_same(item, row) for item, row in zip(commit.records, stored, strict=True)):
                 return Applied(last)
         if epoch != commit.epoch or worker is None:
             return Refused("epoch", str(epoch))
@@ -275,8 +285,18 @@ class Applier:
         run = self._one("insert_run", values)[0]
         self._execute(
             sql["insert_contract"],
-            (run, new.tenant, new.route, new.agent, new.actor, new.admitted_at_us, new.correlation_id)
-            + (new.thread_id, new.parent_run_id, new.priority),
+            (
+                run,
+                new.tenant,
+                new.route,
+                new.agent,
+                new.actor,
+                new.admitted_at_us,
+                new.correlation_id,
+                new.thread_id,
+                new.parent_run_id,
+                new.priority,
+            ),
         )
         self._db.executemany(sql["insert_event"], [(run, *rest) for _, *rest in first_rows])
         self._execute(sql["insert_ready"], (run, commit.at_us))
@@ -363,6 +383,5 @@ class Applier:
         self._runs.pop(op.run_id, None)
         return Applied(0)
 
-    def _one(self, name: str, values: tuple[object, ...]) -> tuple[int, int, int, str | None]:
-        row: tuple[int, int, int, str | None] = self._execute(self._sql[name], values).fetchone()
-        return row
+    def _one(self, name: str, values: tuple[object, ...]) -> Row:
+        return one(self._db, self._sql[name], values)

@@ -14,6 +14,7 @@ from pathlib import Path
 import apsw
 
 from quarterdeck.core.errors import Corrupt, Unavailable, UsageError
+from quarterdeck.store.sqlite.rows import one
 from quarterdeck.store.sqlite.statements import load, schema
 
 APPLICATION_ID = 0x51444B31
@@ -26,6 +27,10 @@ QUICK_CHECK_BYTES = 64 * 1024 * 1024
 """Files up to this size are checked whole when they are opened; larger ones by ``quarterdeck doctor``."""
 
 
+_EXITING = 0x4
+"""``PF_EXITING`` among the flags of ``/proc/PID/stat``: killed, and already giving back what it held."""
+
+
 class OwnerLock:
     """The lock beside a store's file. It is held by the owner and its writer; the kernel drops it when both have ended."""
 
@@ -34,7 +39,9 @@ class OwnerLock:
         try:
             self._file = open(self.path, "a+", encoding="ascii")  # noqa: SIM115 - held for the life of the owner
         except OSError as error:
-            raise UsageError("store.path", f"{self.path} cannot be opened ({error}); check the folder and its permissions") from None
+            raise UsageError(
+                "store.path", f"{self.path} cannot be opened ({error}); check the folder and its permissions"
+            ) from None
         deadline = time.monotonic() + wait_s
         while not self._taken():
             holder = self._holder()
@@ -76,12 +83,12 @@ def _alive(pid: int) -> bool:
         return False
     try:
         os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except ProcessLookupError:
         return False
     except OSError:
         return True
-    return state != "Z"
+    return fields[0] != "Z" and not int(fields[6]) & _EXITING
 
 
 def connect(path: Path, *, readonly: bool = False) -> apsw.Connection:
@@ -96,6 +103,7 @@ def connect(path: Path, *, readonly: bool = False) -> apsw.Connection:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             # The writer checkpoints by itself: SQLite's automatic one swallows the errors of the storage.
+            db.execute("PRAGMA secure_delete = ON")
             db.execute("PRAGMA wal_autocheckpoint = 0")
         db.execute("PRAGMA cache_size = -65536")
         db.execute("PRAGMA foreign_keys = OFF")
@@ -142,7 +150,7 @@ def _blank(path: Path) -> bool:
     try:
         application = db.pragma("application_id")
         version = db.pragma("user_version")
-        tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        tables = one(db, "SELECT count(*) FROM sqlite_schema")[0]
     except (apsw.NotADBError, apsw.CorruptError, apsw.IOError) as error:
         raise Corrupt("store.corrupt", f"{path} is not a readable SQLite file ({error}); restore a backup") from None
     finally:

@@ -11,6 +11,7 @@ from quarterdeck.core.commit import InboxRow
 from quarterdeck.core.errors import UsageError
 from quarterdeck.ports.store import AccountRow, ApprovalRow, FactRow, RunRow, StoredEvent
 from quarterdeck.store.sqlite.opening import connect
+from quarterdeck.store.sqlite.rows import one, rows
 from quarterdeck.store.sqlite.statements import load
 
 MAX_PAGE = 1_000
@@ -32,10 +33,10 @@ class SqliteInsights:
 
     def inbox(self, run_id: str) -> tuple[int, Sequence[InboxRow]]:
         """The run's control counter and its unread inbox rows, read in one statement."""
-        rows = self._db.execute(self._sql["inbox"], (run_id,)).fetchall()
-        if not rows:
+        found = rows(self._db, self._sql["inbox"], (run_id,))
+        if not found:
             return 0, []
-        return rows[0][0], [InboxRow(*rest) for _, *rest in rows if rest[0] is not None]
+        return found[0][0], [InboxRow(*rest) for _, *rest in found if rest[0] is not None]
 
     def run(self, run_id: str) -> RunRow | None:
         """One run, or ``None``."""
@@ -69,7 +70,9 @@ class SqliteInsights:
 
     def approvals(self, *, status: str | None = "pending", limit: int = 50) -> Sequence[ApprovalRow]:
         """Approvals, the nearest deadline first."""
-        query = f"{self._sql['approval_columns']} WHERE (?1 IS NULL OR a.status = ?1) ORDER BY a.expires_at_us, a.approval LIMIT ?2"
+        query = (
+            f"{self._sql['approval_columns']} WHERE (?1 IS NULL OR a.status = ?1) ORDER BY a.expires_at_us, a.approval LIMIT ?2"
+        )
         return [_approval(row) for row in self._db.execute(query, (status, max(1, min(limit, MAX_PAGE))))]
 
     def accounts(self) -> Sequence[AccountRow]:
@@ -82,8 +85,7 @@ class SqliteInsights:
 
     def due(self, now_us: int) -> bool:
         """Whether a claim now would find anything."""
-        row = self._db.execute(self._sql["due"], (now_us,)).fetchone()
-        return bool(row[0])
+        return bool(one(self._db, self._sql["due"], (now_us,))[0])
 
     def salt(self, run_id: str) -> bytes | None:
         """The key of a run's payload digests, or ``None`` after erasure."""

@@ -180,6 +180,25 @@ async def a_new_owner_finds_unread_deliveries(stand: Stand) -> None:
     demand(await claim(stand, "w3") == (), "once they are consumed, it waits again")
 
 
+@check(1, "I18")
+async def what_is_due_can_be_claimed(stand: Stand) -> None:
+    """`due` says whether a claim at that time would find something, and asking changes nothing."""
+    demand(not stand.insights.due(T0_US * 2), "an empty store has nothing due")
+    await admit(stand, "r1")
+    demand(stand.insights.due(0) and stand.insights.due(0), "a ready run is due at any time")
+    hold = await take(stand, "r1")
+    demand(not stand.insights.due(T0_US * 2), "a held run is not")
+    await hold.append(hold.commit(head=Head("running", wake_at_us=T0_US)))
+    demand(not stand.insights.due(T0_US * 2), "whatever its holder wrote down")
+    await hold.wait(wake_at_us=T0_US + 5)
+    demand(not stand.insights.due(T0_US + 4), "a waiting run is not, before its time")
+    demand(stand.insights.due(T0_US + 5), "and is, at its time")
+    hold = await take(stand, "r1", now_us=T0_US + 5)
+    await hold.wait()
+    await done(stand, Deliver("r1", "signal", b"{}", T0_US, "s1"))
+    demand(stand.insights.due(0), "and once something was delivered")
+
+
 @check(4, "I12", "I18")
 async def a_claim_whose_answer_was_lost_can_be_repeated(stand: Stand) -> None:
     """A claim sent again under its token is answered alike and gives out nothing twice; a new token claims anew."""

@@ -1,0 +1,7 @@
+"""A support desk run by agents: the example that shows the whole of Quarterdeck at work, accidents included.
+
+Read ``deck.py`` first: it declares tools, model, policies, budgets, agent and route, and is all that an author writes. ``shop.py`` is
+the outside world (a shop in a SQLite file, with its own refund ledger), ``scripted.py`` what a misbehaving model would propose.
+The rest performs it: ``worker`` runs the deck in a process that can be killed, ``watching`` reads the journals from outside,
+``people`` decide, ``reckoning`` compares the shop's books with the journals, ``demo`` tells the story.
+"""

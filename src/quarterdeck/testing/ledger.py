@@ -1,0 +1,106 @@
+"""The ledger is the fold of all journals: a checker that reads both and lists where they differ.
+
+For each shared account, in each dimension: what is *committed* must be the sum of what runs have reported as spent, and what is
+*reserved* the sum of the slices that they leased and did not return. For each run that has ended, what it reported must be what its
+receipts came to, and no slice of it may be left. And no account may be above its limit, unless a provider billed more than its
+adapter's bound, which the caller then says.
+
+>>> from quarterdeck.testing.memory import MemoryStore
+>>> differences(MemoryStore())
+[]
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from quarterdeck.core import events as ev
+from quarterdeck.core.budget import SHARED
+from quarterdeck.core.fold import fold_all
+from quarterdeck.core.vocabulary import TERMINAL
+from quarterdeck.ports.store import Insights, RunRow
+
+PAGE = 500
+"""Rows that are read at once."""
+
+_Place = tuple[str, str]
+"""An account and a dimension of it."""
+
+
+class Tally:
+    """What one or many journals say about the accounts: spent and held, by (account, dimension)."""
+
+    def __init__(self) -> None:
+        self.spent: Counter[_Place] = Counter()
+        self.held: Counter[_Place] = Counter()
+
+    def add(self, event: ev.BudgetMoved) -> None:
+        """Count the moves of one event."""
+        for move in event.moves:
+            self.spent[move.account, move.dimension] += move.spent
+            self.held[move.account, move.dimension] += move.leased - move.returned
+
+
+def all_runs(insights: Insights) -> Iterator[RunRow]:
+    """Every run of a store, newest first."""
+    before: str | None = None
+    while page := insights.runs(before=before, limit=PAGE):
+        yield from page
+        before = page[-1].run_id
+
+
+def journal(insights: Insights, run_id: str) -> list[ev.Event]:
+    """Every event of a run; raises :class:`~quarterdeck.core.errors.Corrupt` for one that cannot be read."""
+    found: list[ev.Event] = []
+    while page := insights.events(run_id, len(found), PAGE):
+        found += [ev.decode(item.body) for item in page]
+    return found
+
+
+def differences(insights: Insights, *, overdraft: bool = False) -> list[str]:
+    """Every difference between accounts and journals, as sentences; empty if the ledger is their fold.
+
+    Read it while nobody appends. With ``overdraft`` an account may be above its limit.
+    """
+    total = Tally()
+    found: list[str] = []
+    for row in all_runs(insights):
+        own = Tally()
+        events = journal(insights, row.run_id)
+        for event in events:
+            if isinstance(event, ev.BudgetMoved):
+                own.add(event)
+                total.add(event)
+        if row.status in TERMINAL:
+            found += _of_ended(row, own, fold_all(events).spent)
+    return found + _of_accounts(insights, total, overdraft=overdraft)
+
+
+def _of_ended(row: RunRow, own: Tally, spent: dict[str, int]) -> list[str]:
+    found = [f"{row.run_id} has ended and holds {left} {place[1]} of {place[0]}" for place, left in own.held.items() if left]
+    for account in (f"route:{row.route}", f"tenant:{row.tenant}", "all"):
+        for dimension in SHARED:
+            reported, receipts = own.spent[account, dimension.value], spent.get(dimension.value, 0)
+            if reported != receipts:
+                found.append(f"{row.run_id} reported {reported} {dimension} to {account}, its receipts come to {receipts}")
+    return found
+
+
+def _of_accounts(insights: Insights, total: Tally, *, overdraft: bool) -> list[str]:
+    found = []
+    seen: set[_Place] = set()
+    for row in insights.accounts():
+        place = (row.account, row.dimension)
+        seen.add(place)
+        if (row.committed, row.reserved) != (total.spent[place], total.held[place]):
+            found.append(
+                f"{row.account} has {row.committed} committed and {row.reserved} reserved {row.dimension}, "
+                f"the journals say {total.spent[place]} and {total.held[place]}"
+            )
+        if row.limit is not None and row.committed + row.reserved > row.limit and not overdraft:
+            found.append(f"{row.account} is above its limit of {row.limit} {row.dimension}: {row.committed} + {row.reserved}")
+    for place in sorted((set(total.spent) | set(total.held)) - seen):
+        if total.spent[place] or total.held[place]:
+            found.append(f"the journals moved {place[1]} of {place[0]}, which the store does not know")
+    return found
