@@ -69,7 +69,7 @@ def measure(policies: int, *, distinct: bool) -> dict[str, float]:
         call = f"t0.{number % TOOLS}"
         amount = number if distinct else 7
         began = time.perf_counter()
-        proposal = catalogue.propose(state.contract, call, f"act_{number % TOOLS}", '{"amount_cents":%d,"note":"n"}' % amount, 1)
+        proposal = catalogue.propose(state.contract, call, f"act_{number % TOOLS}", f'{{"amount_cents":{amount},"note":"n"}}', 1)
         answer = gate.judge(proposal, state, standing)
         times.append(time.perf_counter() - began)
         if answer.decision.ruling != "allow":

@@ -30,7 +30,8 @@ def suites(modules: Sequence[str] = MODULES) -> list[Suite]:
 
 def commit() -> str:
     """The commit that is proved, with a plus sign if the tree differs from it; empty outside git."""
-    found = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty=+"], capture_output=True, text=True)
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    found = subprocess.run(command, capture_output=True, text=True)
     return found.stdout.strip()
 
 

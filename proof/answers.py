@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from proof.stage import QUICK, Provider, Remembering, events_of, expect, on_stage, receipts, rested, sound
+from proof.stage import QUICK, Provider, Remembering, ended, events_of, expect, on_stage, receipts, rested, sound
 from quarterdeck import Quarterdeck, ToolContext, ToolFailure
 from quarterdeck.app.runtime import Runtime
 from quarterdeck.core import events as ev
@@ -46,7 +46,10 @@ def deck_of(kind: str, perform: Callable[[str], Awaitable[object]], find: Callab
     def asked(ctx: ToolContext) -> object:
         return find(ctx.idempotency_key) if find is not None else None
 
-    declared = {"idempotent": {"effect": "write", "idempotent": True}, "reconcilable": {"effect": "irreversible", "reconcile": asked}}
+    declared = {
+        "idempotent": {"effect": "write", "idempotent": True},
+        "reconcilable": {"effect": "irreversible", "reconcile": asked},
+    }
 
     @deck.tool(**declared.get(kind, {"effect": "external"}), name="act", timeout=5.0, cost="0.01", dependency=QUICK)
     async def act(ctx: ToolContext) -> object:
@@ -165,7 +168,9 @@ async def _unknown(kind: str, perform: Callable[[str], Awaitable[object]], provi
         async with on_stage(deck) as runtime:
             handle = await runtime.submit("a")
             result = await rested(handle)
-            expect(found, "the run", (result.status, result.code, result.waiting_on), ("waiting", "effect.unknown", ("effect:t0.0",)))
+            expect(
+                found, "the run", (result.status, result.code, result.waiting_on), ("waiting", "effect.unknown", ("effect:t0.0",))
+            )
             expect(found, "asked", len(provider.asked), attempts)
             expect(found, "done", len(provider.done), 1)
             if result.status == "waiting":
@@ -179,7 +184,7 @@ async def _resolved(runtime: Runtime, deck: Quarterdeck, run_id: str, *, done: b
     found: list[str] = []
     handle = runtime.handle(run_id)
     await runtime.resolve(run_id, "t0.0", done=done, by="ada", result={"seen": "by ada"})
-    result = await handle.result(5.0)
+    result = await ended(handle)
     expect(found, "the status after a person has answered", result.status, "succeeded")
     counts = {name: count for name, count in result.effects.items() if count}
     expect(found, "the effects after a person has answered", counts, {"succeeded" if done else "failed": 1})
@@ -253,7 +258,7 @@ async def receipts_at_once() -> list[str]:
     @deck.tool(effect="read")
     async def slow() -> str:
         try:
-            await asyncio.wait_for(store.durable.setdefault("t0.0", asyncio.Event()).wait(), 1.0)
+            await asyncio.wait_for(store.durable.setdefault("t0.0", asyncio.Event()).wait(), 0.3)
         except TimeoutError:
             found.append("the mail's receipt was held back until the other call had ended")
         return "done"
@@ -270,7 +275,11 @@ Case = Callable[[], Awaitable[list[str]]]
 
 
 def _cases() -> dict[str, Case]:
-    cases: dict[str, Case] = {"receipts at once": receipts_at_once, "unreadable result": unreadable, "too large a result": too_large}
+    cases: dict[str, Case] = {
+        "receipts at once": receipts_at_once,
+        "unreadable result": unreadable,
+        "too large a result": too_large,
+    }
     for name, loss in LOSSES.items():
         for body in (idempotent, never_answered, lost_then_refused, lost_then_declined, other):
             if name == "client library" and body in (idempotent, never_answered, lost_then_refused, lost_then_declined):

@@ -80,10 +80,10 @@ def cannot_mount() -> str:
         return "mounting needs root"
     folder = scratch()
     try:
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, text=True)
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, text=True)  # noqa: S607
         if mounted.returncode:
             return f"mounting is not allowed here: {mounted.stderr.strip()}"
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", str(folder)], check=True)  # noqa: S607
         return ""
     except FileNotFoundError:
         return "there is no mount command"
@@ -95,7 +95,7 @@ def mounted(seed: int) -> list[str]:
     """A file system of three megabytes is filled by a neighbour's file, somewhere in the load."""
     rng = Random(seed)
     folder = scratch()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={MOUNTED_BYTES}", "tmpfs", str(folder)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={MOUNTED_BYTES}", "tmpfs", str(folder)], check=True)  # noqa: S607
     filler = folder / "neighbour"
 
     def fill(_store: SqliteJournal) -> None:
@@ -105,7 +105,7 @@ def mounted(seed: int) -> list[str]:
     try:
         return asyncio.run(_filled(folder / "store.db", rng.randint(1, 100), fill, filler.unlink))
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", str(folder)], check=True)  # noqa: S607
         folder.rmdir()
 
 
@@ -127,5 +127,11 @@ def full_disk(trials: int, seed: int) -> SuiteResult:
     if findings:
         detail["findings"] = findings[:5]
     return SuiteResult(
-        "sqlite-full-disk", done, len(findings), len(caught), sum(map(bool, caught.values())), (perf_counter() - start) / 60, detail
+        "sqlite-full-disk",
+        done,
+        len(findings),
+        len(caught),
+        sum(map(bool, caught.values())),
+        (perf_counter() - start) / 60,
+        detail,
     )

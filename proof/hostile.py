@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from proof.answers import Case
-from proof.stage import PATIENCE_S, Provider, Remembering, events_of, expect, on_stage, sound
+from proof.stage import Provider, Remembering, ended, events_of, expect, on_stage, rested, sound
 from quarterdeck import Budget, Quarterdeck, ToolContext
 from quarterdeck.core import events as ev
 from quarterdeck.core.errors import Corrupt, QuarterdeckError
@@ -66,7 +66,7 @@ TOOLS: dict[str, str] = {
     "longer than a name": "x" * 10_000,
     "line breaks": "act\nquarterdeck/1",
     "NUL": "act\x00",
-    "homoglyph": "аct",
+    "homoglyph": "\u0430ct",
     "policy syntax": 'act"); permit(principal, action, resource',
 }
 """Names of tools that do not exist."""
@@ -106,7 +106,7 @@ async def denied(tool: str, arguments: str, code: str) -> list[str]:
     provider, model = Provider(), Remembering([[(tool, arguments)], "reported"])
     async with on_stage(deck_of(model, provider)) as runtime:
         handle = await runtime.submit("a")
-        result = await handle.result(PATIENCE_S)
+        result = await ended(handle)
         expect(found, "the run", (result.status, result.code), ("succeeded", "completed"))
         events = events_of(runtime, handle.id)
         rulings = [
@@ -129,7 +129,7 @@ async def message(text: str, calls: tuple[ToolCall, ...], status: str, code: str
     provider, model = Provider(), Saying(text, calls, always=True)
     async with on_stage(deck_of(model, provider)) as runtime:
         handle = await runtime.submit("a")
-        result = await handle.result(PATIENCE_S)
+        result = await rested(handle)
         expect(found, "the run", (result.status, result.code), (status, code))
         expect(found, "performed", provider.done, [])
         if model.asked > 10:
@@ -293,7 +293,7 @@ async def stored(tamper: Tamper) -> list[str]:
     async with on_stage(_waiting_deck(provider), store) as runtime:
         handles = [await runtime.submit("a", f"order {number}", user="ada") for number in range(3)]
         for handle in handles:
-            expect(found, "the wait", (await handle.rest(PATIENCE_S)).code, "approval.needed")
+            expect(found, "the wait", (await rested(handle)).code, "approval.needed")
     victim = handles[1].id
     run = store.tables.runs[victim]
     run.events = tamper(run.events, run.salt or b"")
@@ -302,10 +302,10 @@ async def stored(tamper: Tamper) -> list[str]:
         for row in runtime.approvals():
             await runtime.approve(row.approval, by="boss")
         for handle in (handles[0], handles[2]):
-            result = await runtime.handle(handle.id).result(PATIENCE_S)
+            result = await ended(runtime.handle(handle.id))
             expect(found, "another run", (result.status, result.code), ("succeeded", "completed"))
         try:
-            result = await runtime.handle(victim).result(PATIENCE_S)
+            result = await ended(runtime.handle(victim))
             found.append(f"the changed run went on and ended as {result.status} {result.code}")
         except Corrupt as error:
             if not error.code.startswith("journal."):

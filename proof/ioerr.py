@@ -149,7 +149,9 @@ def _judged(trial: Trial, disk: FaultyDisk, seed: int) -> str:
             return f"went on: {where}: {disk.after[0]}"
     allowed, older = trial.states[acknowledged:], trial.states[:acknowledged]
     # A batch that was begun may be there whole; its state is not known here, so it is learned from a disk that kept everything.
-    present = {path.name: path.read_bytes() for path in trial.folder.iterdir() if path.suffix != ".lock" and "-shm" not in path.name}
+    present = {
+        path.name: path.read_bytes() for path in trial.folder.iterdir() if path.suffix != ".lock" and "-shm" not in path.name
+    }
     finding = examine(trial.folder, present, allowed, older, open_ended=trial.begun > acknowledged)
     if finding:
         return f"{finding}: {where}, stopped by {trial.stopped}"
@@ -188,6 +190,7 @@ def checkpoint_fault(applier: type[Applier] = Applier) -> str:
         writer = applier(db, checkpoint_pages=CHECKPOINT_PAGES)
         load = StoreLoad(1, INCARNATION, width=8)
         with _file_limit(path.stat().st_size + 8_192 * CHECKPOINT_PAGES):
+            doing = "apply"
             try:
                 for _ in range(60):
                     doing = "apply"

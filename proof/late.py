@@ -15,7 +15,20 @@ from dataclasses import dataclass, field
 import msgspec
 
 from proof.answers import Case
-from proof.stage import PATIENCE_S, QUICK, Provider, PushedClock, Remembering, events_of, expect, on_stage, receipts, sound, until
+from proof.stage import (
+    QUICK,
+    Provider,
+    PushedClock,
+    Remembering,
+    ended,
+    events_of,
+    expect,
+    on_stage,
+    receipts,
+    rested,
+    sound,
+    until,
+)
 from quarterdeck import Quarterdeck, ToolContext, ToolFailure
 from quarterdeck.app.runtime import RunHandle, Runtime
 from quarterdeck.core import events as ev
@@ -115,7 +128,7 @@ async def in_time(kind: str) -> list[str]:
     async with taken_over(scene) as (_, runtime, handle):
         scene.gates["first"].set()
         scene.gates["second"].set()
-        result = await handle.result(PATIENCE_S)
+        result = await ended(handle)
         expect(found, "the run", (result.status, result.code), ("succeeded", "completed"))
         expect(found, "the effects", {name: n for name, n in result.effects.items() if n}, {"succeeded": 1})
         expect(found, "who acted", scene.began, ["first"])
@@ -137,7 +150,7 @@ async def too_late(done: bool) -> list[str]:
         if not unknown:
             return [f"the second owner does not call it unknown: {_row(runtime, handle)}"]
         scene.gates["first"].set()
-        result = await handle.result(PATIENCE_S)
+        result = await ended(handle)
         expect(found, "the status", result.status, "succeeded")
         wanted = {"succeeded" if done else "failed": 1}
         expect(found, "the effects", {name: n for name, n in result.effects.items() if n}, wanted)
@@ -165,7 +178,7 @@ async def during_the_repetition(own: bool, earlier: ReceiptStatus) -> list[str]:
         return None
 
     scene.fails = fails
-    async with taken_over(scene) as (store, runtime, handle):
+    async with taken_over(scene) as (_, runtime, handle):
         scene.clock.push(WAIT_S)
         if not await until(lambda: "second" in scene.began):
             return [f"the second owner does not repeat: {_row(runtime, handle)}"]
@@ -173,7 +186,7 @@ async def during_the_repetition(own: bool, earlier: ReceiptStatus) -> list[str]:
         if not await until(lambda: bool(runtime.insights.inbox(handle.id)[1])):
             return ["the first owner leaves no evidence"]
         scene.gates["second"].set()
-        result = await handle.rest(PATIENCE_S)
+        result = await rested(handle)
         if own or earlier is ReceiptStatus.SUCCEEDED:
             expect(found, "the run", (result.status, result.code), ("succeeded", "completed"))
             expect(found, "the effects", {name: n for name, n in result.effects.items() if n}, {"succeeded": 1})
@@ -199,7 +212,7 @@ async def hastily_resolved() -> list[str]:
         assert await until(lambda: bool(scene.began))
         await runtime.resolve(handle.id, "t0.0", done=False, by="ada")
         scene.gates["first"].set()
-        result = await handle.result(PATIENCE_S)
+        result = await ended(handle)
         expect(found, "the run", (result.status, result.code), ("succeeded", "completed"))
         expect(found, "the receipts", [one.status for one in receipts(runtime, handle.id)], [ReceiptStatus.SUCCEEDED])
         found += sound(runtime, handle.id)
@@ -215,9 +228,11 @@ async def stray() -> list[str]:
         assert await until(lambda: bool(scene.began))
         for call in ("t0.7", "m0", "nonsense"):
             late = msgspec.json.encode(LateReceipt(call, ReceiptStatus.FAILED, "ghost"))
-            await runtime.parts.services.journal.submit(Deliver(handle.id, "receipt", late, scene.clock.now_us(), f"stray:{call}"))
+            await runtime.parts.services.journal.submit(
+                Deliver(handle.id, "receipt", late, scene.clock.now_us(), f"stray:{call}")
+            )
         scene.gates["first"].set()
-        result = await handle.result(PATIENCE_S)
+        result = await ended(handle)
         expect(found, "the run", (result.status, result.code), ("succeeded", "completed"))
         found += sound(runtime, handle.id)
     return found
@@ -242,7 +257,7 @@ async def after_a_crash(kind: str, done: bool) -> list[str]:
         scene.provider.once = lambda key: None  # type: ignore[method-assign]
         scene.provider.blindly = lambda key: None  # type: ignore[method-assign]
         resting = runtime.handle(handle.id)
-        result = await resting.rest(PATIENCE_S)
+        result = await rested(resting)
         unknown = kind in ("idempotent", "other")
         expect(found, "the run", result.status, "waiting" if unknown else "succeeded")
         wanted = ReceiptStatus.UNKNOWN if unknown else ReceiptStatus.FAILED
@@ -265,8 +280,8 @@ def _cases() -> dict[str, Case]:
         cases[f"too late, done={done}"] = lambda done=done: too_late(done)
     for own in (True, False):
         for earlier in (ReceiptStatus.SUCCEEDED, ReceiptStatus.FAILED):
-            cases[f"during the repetition, own={own}, earlier {earlier}"] = lambda own=own, earlier=earlier: during_the_repetition(
-                own, earlier
+            cases[f"during the repetition, own={own}, earlier {earlier}"] = lambda own=own, earlier=earlier: (
+                during_the_repetition(own, earlier)
             )
     return cases
 

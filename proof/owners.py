@@ -25,7 +25,7 @@ from quarterdeck.store.sqlite.journal import SqliteJournal
 from quarterdeck.store.sqlite.opening import OwnerLock
 
 RUNS = 12
-ENDLESS = 2_000
+ENDLESS = 150
 """More runs than an owner finishes before it is killed."""
 
 

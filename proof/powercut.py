@@ -21,6 +21,7 @@ from quarterdeck.core.commit import Applied, Commit, NewRun, Op, Outcome, Record
 from quarterdeck.core.errors import QuarterdeckError
 from quarterdeck.store.sqlite.applier import Applier
 from quarterdeck.store.sqlite.opening import check, connect, prepare, require_durable
+from quarterdeck.store.sqlite.rows import rows
 from quarterdeck.store.sqlite.visitor import visit
 from quarterdeck.testing.powercut import Fate, RecordingDisk, Step, images
 from quarterdeck.testing.storeload import StoreLoad, audit, fingerprint
@@ -66,7 +67,7 @@ class EarlyAnswers(Applier):
         if self._db.in_transaction:
             self._execute("COMMIT")
         self._execute("BEGIN IMMEDIATE")
-        self._facts = dict(self._execute(self._sql["facts"]).fetchall())
+        self._facts = dict(rows(self._db, self._sql["facts"]))
         return [self._operation(op) for op in batch]
 
     def checkpoint(self) -> None:
@@ -75,7 +76,7 @@ class EarlyAnswers(Applier):
 
 def scratch() -> Path:
     """An empty folder in memory where there is one: a fault suite syncs often and keeps nothing."""
-    memory = Path("/dev/shm")
+    memory = Path("/dev/shm")  # noqa: S108 - each run makes a folder of its own in it
     return Path(tempfile.mkdtemp(prefix="quarterdeck-proof-", dir=memory if memory.is_dir() else None))
 
 

@@ -11,11 +11,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quarterdeck.core.commit import Applied, Charge, Claim, Claimed, ClaimedRun, Commit, Deliver, Head, NewRun, Op, Outcome, Record, record
+from quarterdeck.core.commit import (
+    Applied,
+    Charge,
+    Claim,
+    Claimed,
+    ClaimedRun,
+    Commit,
+    Deliver,
+    Head,
+    NewRun,
+    Op,
+    Outcome,
+    Record,
+    record,
+)
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.core.events import BudgetMoved, Move
 from quarterdeck.store.sqlite.journal import SqliteJournal
 from quarterdeck.store.sqlite.opening import check, connect
+from quarterdeck.store.sqlite.rows import rows
 from quarterdeck.testing.storeload import START_US, audit
 
 ANSWER_S = 60.0
@@ -114,17 +129,19 @@ def inspect(path: Path, acknowledged: dict[str, int], *, finished: bool) -> list
     try:
         check(db, path)
         findings = audit(db)
-        stored = dict(db.execute("SELECT run_id, seq FROM runs").fetchall())
+        stored: dict[str, int] = dict(rows(db, "SELECT run_id, seq FROM runs"))
         findings += [
             f"lost: {run_id} had {seq}, the file has {stored.get(run_id)}"
             for run_id, seq in acknowledged.items()
             if stored.get(run_id, 0) < seq
         ]
-        rows = db.execute("SELECT r.run_id, e.seq, e.body, e.payload FROM events e JOIN runs r ON r.id = e.run").fetchall()
-        findings += [f"changed: {run_id}#{seq}" for run_id, seq, *row in rows if Record(*row) != event(run_id, seq)]
+        events = rows(db, "SELECT r.run_id, e.seq, e.body, e.payload FROM events e JOIN runs r ON r.id = e.run")
+        findings += [f"changed: {run_id}#{seq}" for run_id, seq, *row in events if Record(*row) != event(run_id, seq)]
         if finished:
             findings += [f"unfinished: {run_id}" for run_id, seq in stored.items() if seq != 1 + 2 * STEPS]
-            findings += [f"held by nobody who knows: {row[0]}" for row in db.execute("SELECT run_id FROM runs WHERE worker IS NOT NULL")]
+            findings += [
+                f"held by nobody who knows: {row[0]}" for row in rows(db, "SELECT run_id FROM runs WHERE worker IS NOT NULL")
+            ]
         return findings
     finally:
         db.close()

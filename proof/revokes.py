@@ -6,18 +6,20 @@ failed is settled, at what it says or at the worst case, within the run's own li
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from proof.answers import Case
-from proof.stage import PATIENCE_S, PRICE, QUICK, Provider, PushedClock, Remembering, expect, on_stage, receipts, rested, sound
+from proof.stage import PRICE, QUICK, Provider, PushedClock, Remembering, ended, expect, on_stage, receipts, rested, sound
 from quarterdeck import Budget, Quarterdeck, ToolContext, ToolFailure
 from quarterdeck.app.runtime import Runtime
 from quarterdeck.core.dependency import DependencyPolicy
 from quarterdeck.core.retry import RetryPolicy
 from quarterdeck.core.vocabulary import ReceiptStatus
 from quarterdeck.ports.model import ModelFailure, ModelReply, ModelRequest, Usage
+from quarterdeck.testing.memory import MemoryStore
 from quarterdeck.testing.scripted import ScriptedModel
 
 Revocation = Callable[[Runtime, str, PushedClock], Awaitable[object]]
@@ -118,11 +120,52 @@ async def deadline_before_an_answer() -> list[str]:
         handle = await runtime.submit("a")
         expect(found, "the wait", (await rested(handle)).code, "approval.needed")
         clock.push(31.0)
-        result = await handle.result(PATIENCE_S)
+        result = await ended(handle)
         expect(found, "the end", (result.status, result.reason, result.code), ("failed", "timed_out", "deadline.exceeded"))
         expect(found, "the approval", [row.status for row in runtime.approvals(status=None)], ["withdrawn"])
         expect(found, "attempts", len(provider.asked), 0)
         found += sound(runtime, handle.id)
+    return found
+
+
+async def while_a_recovery_asks() -> list[str]:
+    """The owner dies within an act that can be asked about. While the next one asks, a switch is set; the answer is that nothing
+    happened, and nothing happens."""
+    found: list[str] = []
+    provider = Provider()
+    runtimes: list[Runtime] = []
+    began = asyncio.Event()
+
+    async def asked() -> None:
+        await runtimes[-1].switch("disable_tool:act")
+
+    def deck(*, dies: bool) -> Quarterdeck:
+        made = Quarterdeck("revokes")
+
+        @made.tool(effect="irreversible", reconcile=asked, dependency=QUICK)
+        async def act(ctx: ToolContext) -> str:
+            if dies:
+                began.set()
+                await asyncio.Event().wait()
+            provider.blindly(ctx.idempotency_key)
+            return "done"
+
+        made.model("m", Remembering([[("act", {})], "reported"]))
+        made.agent("a", model="m", tools=[act])
+        return made
+
+    store = MemoryStore("first")
+    first = on_stage(deck(dies=True), store)
+    handle = await (await first.__aenter__()).submit("a")
+    await asyncio.wait_for(began.wait(), 5.0)
+    store.crash()
+    async with on_stage(deck(dies=False), store.connect("second")) as runtime:
+        runtimes.append(runtime)
+        await rested(runtime.handle(handle.id))
+        expect(found, "attempts", len(provider.asked), 0)
+        expect(found, "the receipt", [one.code for one in receipts(runtime, handle.id)], ["switch.tool_disabled"])
+        found += sound(runtime, handle.id)
+    await first.__aexit__(RuntimeError, None, None)
     return found
 
 
@@ -171,7 +214,7 @@ async def billed(failures: list[ModelFailure | None], tokens: int | None, *, han
     deck.budget("all", Budget(tokens=10_000, usd="10"))
     async with on_stage(deck) as runtime:
         handle = await runtime.submit("a", "x" * 400)
-        result = await handle.result(PATIENCE_S)
+        result = await ended(handle)
         spent = result.spent.get("tokens", 0)
         if spent < model.billed:
             found.append(f"{model.billed} tokens were billed, {spent} are settled")
@@ -188,6 +231,7 @@ async def billed(failures: list[ModelFailure | None], tokens: int | None, *, han
 
 def _cases() -> dict[str, Case]:
     cases: dict[str, Case] = {"not revoked": not_revoked, "deadline before an answer": deadline_before_an_answer}
+    cases["switch while a recovery asks"] = while_a_recovery_asks
     for name in REVOCATIONS:
         for lost in (True, False):
             cases[f"{name}, {'lost' if lost else 'declined'}"] = lambda name=name, lost=lost: between_attempts(name, lost=lost)

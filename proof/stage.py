@@ -104,6 +104,11 @@ async def rested(handle: RunHandle) -> RunResult:
     return await handle.rest(PATIENCE_S)
 
 
+async def ended(handle: RunHandle) -> RunResult:
+    """How a run ended; with the same patience."""
+    return await handle.result(PATIENCE_S)
+
+
 async def until(condition: Callable[[], bool]) -> bool:
     """Whether this becomes true, while the loop goes round; false once patience is over."""
     loop = asyncio.get_running_loop()
@@ -142,5 +147,3 @@ def expect(found: list[str], what: str, is_: object, wanted: object) -> None:
     """Add a finding where something is not what it should be."""
     if is_ != wanted:
         found.append(f"{what} is {is_!r}, not {wanted!r}")
-
-

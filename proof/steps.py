@@ -6,28 +6,36 @@ then a clean process brings everything to rest. The autopsy compares the store w
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import random
 import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 
 import msgspec
 
+from proof import answers, hostile, late, revokes, stage
+from proof.answers import Case
 from proof.autopsy import Autopsy, examine
-from proof.plants import BUGS
+from proof.plants import BUGS, PLANTS
 from proof.powercut import scratch
 from proof.result import Suite, SuiteResult
 from proof.victim import Ended, Files, Job
 from quarterdeck.core.commit import DecideApproval
+from quarterdeck.core.errors import QuarterdeckError
 from quarterdeck.store.sqlite.reader import SqliteInsights
 from quarterdeck.store.sqlite.visitor import visit
+from quarterdeck.testing.patching import patched
 
+PLANTED_PATIENCE_S = 1.0
+"""How long a case waits where a planted bug may keep a run from ending at all."""
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -251,4 +259,73 @@ def step_failpoints(kills: int, orders: int, seed: int = 1, *, thorough: bool = 
     )  # fmt: skip
 
 
-SUITES = (Suite("step-failpoints", lambda quick: step_failpoints(12 if quick else 400, 1 if quick else 2, thorough=not quick)),)
+def findings(case: Case) -> list[str]:
+    """What one case finds; an exception of the case itself is a finding, too."""
+    try:
+        return asyncio.run(case())
+    except (AssertionError, QuarterdeckError, TimeoutError) as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def in_process(name: str, cases: Mapping[str, Case], telling: Mapping[str, str] | None = None) -> SuiteResult:
+    """A suite of cases; ``telling`` names, for each planted bug, the case that has to notice it."""
+    start = perf_counter()
+    logging.disable(logging.CRITICAL)  # quarantines and late owners complain, as they should
+    try:
+        bad = {case: found for case, body in cases.items() if (found := findings(body))}
+        bugs = {}
+        for bug, case in (telling or {}).items():
+            with PLANTS[bug].planted(), patched(stage, "PATIENCE_S", PLANTED_PATIENCE_S):
+                bugs[bug] = (findings(cases[case]) or [""])[0]
+    finally:
+        logging.disable(logging.NOTSET)
+    detail: dict[str, object] = {"cases": len(cases), "bugs": bugs}
+    if bad:
+        detail["first_failures"] = [f"{case}: {'; '.join(found[:3])}" for case, found in list(bad.items())[:5]]
+    minutes = (perf_counter() - start) / 60
+    return SuiteResult(name, len(cases), len(bad), len(bugs), sum(bool(found) for found in bugs.values()), minutes, detail)
+
+
+TELLING_CASES: dict[str, dict[str, str]] = {
+    "lost-tool-answer": {
+        "receipts are not flushed": "receipts at once",
+        "only the last attempt counts": "lost_then_refused, connection",
+        "lost answers count as failures": "other, timeout",
+    },
+    "revoke-in-retry": {
+        "attempts are not checked": "cancel, lost",
+        "perform-by is not checked": "perform-by, lost",
+        "time-outs are retried in place": "timed out under way, limit 600",
+        "a recovery does not look at revocations": "switch while a recovery asks",
+    },
+    "late-receipt": {
+        "late receipts are ignored": "in time, other",
+        "a new owner does not wait": "in time, other",
+        "late receipts are not shown": "in time, idempotent",
+        "nothing is held back": "hastily resolved",
+        "doubt is forgotten at a crash": "after a crash, idempotent, done=True",
+    },
+    "hostile-input": {
+        "journals are not checked": "stored: payload of another event",
+        "messages are not checked": "message: lone surrogate in the text",
+    },
+}
+"""For each suite: its planted bugs, and the case that notices each."""
+
+
+def _suite(name: str, cases: Mapping[str, Case], more: Callable[[bool], Iterable[tuple[str, Case]]] | None = None) -> Suite:
+    def run(quick: bool) -> SuiteResult:
+        every = {**cases, **dict(more(quick) if more is not None else ())}
+        return in_process(name, every, TELLING_CASES[name])
+
+    return Suite(name, run)
+
+
+SUITES = (
+    Suite("step-failpoints", lambda quick: step_failpoints(12 if quick else 400, 1 if quick else 2, thorough=not quick)),
+    _suite("lost-tool-answer", answers.CASES),
+    _suite("revoke-in-retry", revokes.CASES),
+    _suite("late-receipt", late.CASES),
+    _suite("hostile-input", hostile.CASES, lambda quick: hostile.flips(20 if quick else 2_000)),
+)
+"""R10 with R24, R14, R26, R27, and B02 and B03 as far as they concern runs."""

@@ -22,9 +22,11 @@ from proof.powercut import EarlyAnswers
 from quarterdeck.core.commit import Claim, Commit, Op, Outcome
 from quarterdeck.store.sqlite import journal, writer
 from quarterdeck.store.sqlite.applier import Applier
+from quarterdeck.store.sqlite.frames import FAULT
 
 POINTS = ("before", "after", "half")
-"""Before a group is applied; after its commit and before its answer; with half of the answer's bytes sent."""
+"""Before a group is applied; after its commit and before its answer; with half of the answer's bytes sent. (There is also
+``fault``: it ends as after an error of the storage, and its report is lost.)"""
 
 
 class AppendsAgain(Applier):
@@ -97,19 +99,19 @@ def in_place(point: str = "never", nth: int = 0, mutant: str = "none", *, share_
             options["stderr"] = subprocess.DEVNULL
         return subprocess.Popen(changed, pass_fds=kept, **options)  # type: ignore[call-overload, no-any-return]
 
-    genuine = journal.subprocess
-    journal.subprocess = SimpleNamespace(Popen=started, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
+    genuine = vars(journal)["subprocess"]
+    vars(journal)["subprocess"] = SimpleNamespace(Popen=started, DEVNULL=subprocess.DEVNULL)
     try:
         yield
     finally:
-        journal.subprocess = genuine
+        vars(journal)["subprocess"] = genuine
 
 
 def main(arguments: list[str]) -> int:
     """Serve like the product's writer, and die where told."""
     point, nth, mutant, path = arguments[0], int(arguments[1]), arguments[2], Path(arguments[3])
     died = path.with_name(path.name + ".died")
-    writer.Applier = MUTANTS[mutant]  # type: ignore[misc]
+    vars(writer)["Applier"] = MUTANTS[mutant]
     genuine, groups = writer._applied, 0
 
     def applied(applier: Applier, group: list[object]) -> bytes:
@@ -120,6 +122,8 @@ def main(arguments: list[str]) -> int:
             died.touch()
         if fatal and point == "before":
             os.kill(os.getpid(), signal.SIGKILL)
+        if fatal and point == "fault":
+            os._exit(FAULT)
         answer = genuine(applier, group)  # type: ignore[arg-type]
         if fatal and point == "half":
             os.write(int(arguments[4]), answer[: len(answer) // 2])

@@ -51,7 +51,9 @@ def test_nothing_is_lost_or_doubled(nurse: Nursery, plan: tuple[Strike, ...]) ->
 
 
 STEP_BUGS = [bug.name for bug in BUGS if bug.suite == "step-failpoints"]
-SHOWN_BY = dict(zip(STEP_BUGS, ("tool.within:mail", "tool.within:pay", "tool.within:note", "tool.within:mail", "tool.at:mail"), strict=True))
+SHOWN_BY = dict(
+    zip(STEP_BUGS, ("tool.within:mail", "tool.within:pay", "tool.within:note", "tool.within:mail", "tool.at:mail"), strict=True)
+)
 
 
 @pytest.mark.parametrize("bug", STEP_BUGS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 
 from quarterdeck.core.events import KINDS
@@ -61,7 +62,7 @@ def sources() -> dict[str, str]:
 
 def search(texts: dict[str, str], essays: tuple[str, ...] = ESSAYS) -> Found:
     """Every code of these modules, and those that the essays of rooms promise."""
-    trees = {name: ast.parse(text) for name, text in texts.items() if name != "__init__.py"}
+    trees = {name: _tree(text) for name, text in texts.items() if name != "__init__.py"}
     found, families = Found(), set(_BESIDE)
     for tree in trees.values():
         for kind, code in _carried(tree):
@@ -78,6 +79,11 @@ def search(texts: dict[str, str], essays: tuple[str, ...] = ESSAYS) -> Found:
         promised = _PROMISED.findall(import_module(room).__doc__ or "")
         found.codes.update(code for code in promised if code.partition(".")[0] in families)
     return found
+
+
+@cache
+def _tree(text: str) -> ast.Module:
+    return ast.parse(text)
 
 
 def _expanded(code: str, found: Found) -> tuple[str, ...]:
@@ -121,12 +127,12 @@ def _text(node: ast.expr) -> str | None:
 
 def _literals(tree: ast.AST) -> Iterator[str]:
     """Every text in the code, docstrings apart."""
-    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node) if part is not node}
+    inside = {
+        id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node) if part is not node
+    }
     notes = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, (ast.Constant, ast.JoinedStr)) and id(node) not in inside and id(node) not in notes:
             text = _text(node)
             if text is not None:
                 yield text
-
-

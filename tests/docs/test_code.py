@@ -8,7 +8,9 @@ import pytest
 
 from tests.docs import pages, running
 
-WITH_CODE = [name for name in pages.names() if any(block.language in ("python", "console") for block in pages.blocks(pages.text(name)))]
+WITH_CODE = [
+    name for name in pages.names() if any(block.language in ("python", "console") for block in pages.blocks(pages.text(name)))
+]
 LANGUAGES = {"python", "console", "text", "sh", "toml", "cedar", "mermaid", "json"}
 MARKS = ("file: ", "output", "not run: ")
 

@@ -80,7 +80,7 @@ def test_a_run_that_is_followed_goes_on_when_another_process_approves(shop: Shop
 
 
 def test_a_run_is_handed_to_the_process_that_owns_the_store(shop: Shop, following) -> None:
-    owner, _ = following
+    owner, first = following
     greeted = shop("run", "greet", "--input", '{"name": "Ann"}', "--key", "k1")
     assert greeted.returncode == 0, greeted.stderr
     assert f"by process {owner.pid}" in greeted.stderr
@@ -99,6 +99,12 @@ def test_a_run_is_handed_to_the_process_that_owns_the_store(shop: Shop, followin
     waiting = shop("run", "support")
     assert waiting.returncode == 13
     assert "approval:" in waiting.stdout
+    alike = ("policy_version", "budget_policy_version", "version_set", "limits", "allowed_tools", "autonomy", "mode")
+    ours, theirs = (
+        shop.json("runs", "show", run_id)["contract"] for run_id in (first, shop.json("runs", "ls")["runs"][0]["run_id"])
+    )
+    assert ours["policy_version"]
+    assert [ours.get(name) for name in alike] == [theirs.get(name) for name in alike]
     visitor = shop.start("run", "support", "--follow", "--json")
     read_until(visitor, "run.waiting")
     visitor.send_signal(signal.SIGINT)

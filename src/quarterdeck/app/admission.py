@@ -126,7 +126,9 @@ def _canonical(payload: object) -> bytes:
     try:
         text = json.dumps(msgspec.to_builtins(payload), allow_nan=False)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise UsageError("json.unrepresentable", f"the payload has no JSON form ({str(error)[:200]}); send plain values") from None
+        raise UsageError(
+            "json.unrepresentable", f"the payload has no JSON form ({str(error)[:200]}); send plain values"
+        ) from None
     return canonical(parse(text))
 
 

@@ -20,6 +20,7 @@ from quarterdeck.app.views import EventView, RunResult, RunView, event_views, re
 from quarterdeck.app.wiring import Parts, check_deck, wire
 from quarterdeck.core.commit import Applied, DecideApproval, Deliver, Op, Refused, SetAccount, SetFact
 from quarterdeck.core.contract import Caller, Envelope, EnvelopeBudget
+from quarterdeck.core.controls import checked_switch
 from quarterdeck.core.errors import QuarterdeckError, Unavailable, UsageError
 from quarterdeck.core.errors import Refused as RefusedError
 from quarterdeck.core.vocabulary import TERMINAL, Mode
@@ -214,6 +215,7 @@ class Runtime:
 
         When this returns, no intent that the switch covers commits any more, in any run.
         """
+        checked_switch(name)
         rows = {row.name: row.value for row in self.insights.facts()}
         names = set(msgspec.json.decode(rows.get("switches", "[]"), type=list[str]))
         changed = names | {name} if on else names - {name}
@@ -350,7 +352,7 @@ class Starting:
         try:
             worker = self._worker or f"w{os.getpid()}-{self._entropy.token(3).hex()}"
             parts = wire(self._deck, journal, insights, self._clock, self._entropy, worker)
-            await _activate(self._deck, journal, parts)
+            await _activate(self._deck, journal, insights, parts)
         except BaseException:
             await journal.close()
             raise
@@ -382,7 +384,7 @@ class Starting:
         return journal, SqliteInsights(path)
 
 
-async def _activate(deck: Quarterdeck, journal: Journal, parts: Parts) -> None:
+async def _activate(deck: Quarterdeck, journal: Journal, insights: Insights, parts: Parts) -> None:
     """Make this deck's policy set, release and budgets the ones in force."""
     now_us = parts.clock.now_us()
     release = hashlib.sha256(repr(sorted(deck.agents.items())).encode()).hexdigest()[:16]
@@ -391,4 +393,9 @@ async def _activate(deck: Quarterdeck, journal: Journal, parts: Parts) -> None:
     for account, limits in deck.accounts.items():
         if not account.endswith("*"):
             await journal.submit(SetAccount(account, limits))
+    everyone = deck.accounts.get("tenant:*")
+    if everyone is not None:
+        for known in sorted({row.account for row in insights.accounts() if row.account.startswith("tenant:")}):
+            if known not in deck.accounts:
+                await journal.submit(SetAccount(known, everyone))
     parts.refresh()

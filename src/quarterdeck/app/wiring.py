@@ -25,7 +25,6 @@ from quarterdeck.ports.policy import PolicyEngine
 from quarterdeck.ports.store import Insights, Journal
 from quarterdeck.resilience.dependency import Dependencies
 
-
 FACTS = ("policy", "release", "switches")
 """Every fact that decisions are judged by."""
 
@@ -69,6 +68,11 @@ def check_deck(deck: Quarterdeck) -> None:
             for other in tool.spec.evidence
             if other not in deck.tools
         ]
+    for name, model in deck.models.items():
+        try:
+            _ = model.price
+        except UsageError as error:
+            problems.append(f"model {name}: {error.message}")
     if problems:
         raise UsageError("deck.invalid", "; ".join(problems))
 
@@ -121,7 +125,7 @@ def wire(deck: Quarterdeck, journal: Journal, insights: Insights, clock: Clock, 
     def refresh() -> None:
         rows = {row.name: row for row in insights.facts()}
         # A fact that was never set has version 0, and is named all the same: so its first setting refuses what was judged before.
-        gate.versions = {name: 0 for name in FACTS} | {name: row.version for name, row in rows.items()}
+        gate.versions = dict.fromkeys(FACTS, 0) | {name: row.version for name, row in rows.items()}
         switches = rows.get("switches")
         if switches is not None:
             names = frozenset(msgspec.json.decode(switches.value, type=list[str]))

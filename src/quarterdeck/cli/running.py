@@ -190,7 +190,8 @@ def _admit(deck: Quarterdeck, path: Path, envelope: Envelope) -> tuple[str, bool
     admission = Admission(deck.routes, deck.agents, specs, SystemClock(), SystemEntropy())
     with reading(path) as insights:
         facts = {row.name: row.value for row in insights.facts()}
-    contract, payload = admission.contract(envelope, facts.get("policy", ""), budget_version(deck))
+    version = facts.get("policy", "")[:16]  # as much of it as the gate records in its decisions
+    contract, payload = admission.contract(envelope, version, budget_version(deck))
     outcome = ask_store(path, admission.commit(contract, payload, envelope, incarnation_of(path)))
     if not isinstance(outcome, Refused):
         return contract.run_id, False

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from quarterdeck.core.errors import UsageError
+
 
 class Controls(msgspec.Struct, frozen=True):
     """A snapshot of all switches. ``version`` grows with every change and is part of the commit's guard."""
@@ -29,6 +31,20 @@ SWITCHES: dict[str, str] = {
     "force_approval": "forced_approval",
 }
 """Switch kinds and the field each fills; ``freeze`` is the one that names nothing."""
+
+
+def checked_switch(row: str) -> str:
+    """Return ``row`` if it is a switch that means something; raises :class:`UsageError` (``switch.unknown``) otherwise.
+
+    >>> checked_switch("disable_tool:refund")
+    'disable_tool:refund'
+    """
+    kind, _, name = row.partition(":")
+    if row != "freeze" and not (kind in SWITCHES and name):
+        raise UsageError(
+            "switch.unknown", f"{row[:80]!r} is no switch; use freeze or {', '.join(f'{known}:NAME' for known in SWITCHES)}"
+        )
+    return row
 
 
 def from_rows(version: int, names: frozenset[str]) -> Controls:

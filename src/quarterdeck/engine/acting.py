@@ -111,7 +111,9 @@ async def act(held: Held, calls: tuple[str, ...]) -> Rest | None:
     exhausted: str | None = None
     exact = False
     while True:
-        judged_by = held.services.gate.versions  # a wait for capacity may outlast them; then the store refuses, and we judge again
+        judged_by = (
+            held.services.gate.versions
+        )  # a wait for capacity may outlast them; then the store refuses, and we judge again
         batch = await _decide(held, proposals, exhausted, exact=exact)
         if batch.stop is not None:
             batch.release()

@@ -94,12 +94,17 @@ class Held:
         """
         services = self.services
         trusted_until_s = until_s - PERFORM_WITHIN_S + FRESH_S if fresh else -inf
+        retries = self.state.contract.limits.retries
+        attempts = 0
 
         def before_attempt() -> None:
-            nonlocal trusted_until_s
+            nonlocal trusted_until_s, attempts
+            attempts += 1
             now_s = services.clock.boottime_s()
             if now_s > until_s:
                 raise Revoked("effect.perform_by")
+            if retries is not None and attempts > 1 and self.state.spent.get("retries", 0) + attempts - 1 > retries:
+                raise Revoked("budget.retries")
             if now_s <= trusted_until_s:
                 trusted_until_s = -inf
                 return

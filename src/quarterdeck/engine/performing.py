@@ -7,6 +7,7 @@ to say what happened ends as ``unknown``. A failure that the tool reports itself
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from typing import NamedTuple
 
 import msgspec
 
@@ -201,22 +202,35 @@ def _unusable(reply: ModelReply) -> str:
     return ""
 
 
+class Tries(NamedTuple):
+    """Attempts that were made, and those of them that reached the tool and so may have cost something."""
+
+    made: int
+    charged: int
+
+
+ONCE = Tries(1, 1)
+"""One attempt, which reached the tool."""
+
+
 class _Doubt:
     """Which attempts of one call may have done it: all that were made but those that ended in a definite failure.
 
     Every attempt counts, not only the last: a lost answer is not made good by a later attempt that was turned away.
     """
 
-    __slots__ = ("_before", "_definite", "_permit")
+    __slots__ = ("_before", "_definite", "_permit", "_unstarted")
 
     def __init__(self, permit: Permit, before: bool) -> None:
         self._permit = permit
         self._before = before
         self._definite = 0
+        self._unstarted = 0
 
     def classify(self, error: Exception) -> Failure:
         """The class of an attempt's error; time-outs of the runtime itself do not come here, and stay in doubt."""
         failure = _classify_tool(error)
+        self._unstarted += not failure.started
         if isinstance(error, ToolFailure):
             self._definite += error.done is False
         else:
@@ -227,6 +241,11 @@ class _Doubt:
     def left(self) -> bool:
         """Whether some attempt may have done it."""
         return self._before or self._permit.attempts > self._definite
+
+    @property
+    def tries(self) -> Tries:
+        """The attempts so far; the reservation covers those that reached the tool, not the refused connections between."""
+        return Tries(self._permit.attempts, self._permit.attempts - self._unstarted)
 
 
 async def perform_tool(
@@ -253,7 +272,7 @@ async def perform_tool(
         return tool.perform(arguments, context)
 
     try:
-        result, attempts = await dependency.run(
+        result, _ = await dependency.run(
             attempt,
             classify=doubt.classify,
             may_retry=spec.idempotent or spec.effect is EffectClass.READ,
@@ -262,19 +281,18 @@ async def perform_tool(
             permit=permit,
         )
     except CallFailed as failed:
-        return await _failed(services, call, tool, arguments, context, failed, doubtful=doubt.left)
+        return await _failed(services, call, tool, arguments, context, failed, doubt)
     except (Revoked, QuarterdeckError) as stopped:
-        attempts = permit.attempts
         if not doubt.left or spec.effect is EffectClass.READ:
-            return _receipt(services, call, tool, ReceiptStatus.FAILED, stopped.code, attempts)
+            return _receipt(services, call, tool, ReceiptStatus.FAILED, stopped.code, doubt.tries)
         if spec.reconcilable:
-            return await ask(services, call, tool, arguments, context, attempts, stopped.code)
-        return _receipt(services, call, tool, ReceiptStatus.UNKNOWN, stopped.code, attempts)
-    return succeeded(services, call, tool, result, attempts), result
+            return await ask(services, call, tool, arguments, context, doubt.tries, stopped.code)
+        return _receipt(services, call, tool, ReceiptStatus.UNKNOWN, stopped.code, doubt.tries)
+    return succeeded(services, call, tool, result, doubt.tries), result
 
 
 async def _failed(
-    services: Services, call: str, tool: Tool, arguments: bytes, context: ToolContext, failed: CallFailed, *, doubtful: bool
+    services: Services, call: str, tool: Tool, arguments: bytes, context: ToolContext, failed: CallFailed, doubt: _Doubt
 ) -> Receipt:
     error, spec = failed.error, tool.spec
     code = (
@@ -283,18 +301,18 @@ async def _failed(
         else f"tool.{_CODES.get(failed.failure.error_class, 'failed')}"
     )
     message = error.message if isinstance(error, ToolFailure) else f"{type(error).__name__}: {error}"[:500]
-    if spec.effect is EffectClass.READ or not doubtful:
-        return _receipt(services, call, tool, ReceiptStatus.FAILED, code, failed.attempts, message)
+    if spec.effect is EffectClass.READ or not doubt.left:
+        return _receipt(services, call, tool, ReceiptStatus.FAILED, code, doubt.tries, message)
     if spec.reconcilable:
-        return await ask(services, call, tool, arguments, context, failed.attempts, code)
-    return _receipt(services, call, tool, ReceiptStatus.UNKNOWN, "effect.unknown", failed.attempts, message)
+        return await ask(services, call, tool, arguments, context, doubt.tries, code)
+    return _receipt(services, call, tool, ReceiptStatus.UNKNOWN, "effect.unknown", doubt.tries, message)
 
 
 _CODES = {ErrorClass.TIMEOUT: "timeout", ErrorClass.CONNECTION: "unreachable"}
 
 
 async def ask(
-    services: Services, call: str, tool: Tool, arguments: bytes, context: ToolContext, attempts: int, code: str
+    services: Services, call: str, tool: Tool, arguments: bytes, context: ToolContext, tries: Tries, code: str
 ) -> Receipt:
     """Ask a tool's reconcile function how an effect ended, and make the receipt of its answer."""
     dependency = services.tool_dependencies[tool.spec.name]
@@ -303,9 +321,9 @@ async def ask(
         finding = await tool.reconcile(arguments, context)
         if finding.status is ReceiptStatus.SUCCEEDED:
             result = _encoder.encode(finding.result)
-            return succeeded(services, call, tool, result, attempts), result
+            return succeeded(services, call, tool, result, tries), result
         found = code if finding.status is ReceiptStatus.FAILED else "effect.unknown"
-        return _receipt(services, call, tool, finding.status, found, attempts, "asked afterwards")
+        return _receipt(services, call, tool, finding.status, found, tries, "asked afterwards")
 
     try:
         receipt, _ = await dependency.run(attempt, classify=_classify_tool)
@@ -316,13 +334,13 @@ async def ask(
             tool,
             ReceiptStatus.UNKNOWN,
             "effect.unknown",
-            attempts,
+            tries,
             f"could not be asked: {error}"[:500],
         )
     return receipt
 
 
-def succeeded(services: Services, call: str, tool: Tool, result: bytes, attempts: int) -> ev.ToolClosed:
+def succeeded(services: Services, call: str, tool: Tool, result: bytes, tries: Tries) -> ev.ToolClosed:
     """The receipt of a tool call that worked."""
     spec = tool.spec
     return ev.ToolClosed(
@@ -330,8 +348,8 @@ def succeeded(services: Services, call: str, tool: Tool, result: bytes, attempts
         call,
         ReceiptStatus.SUCCEEDED,
         "",
-        spec.cost_microusd * attempts,
-        attempts,
+        spec.cost_microusd * tries.charged,
+        tries.made,
         -(-len(result) // 4),
         spec.labels,
     )
@@ -339,11 +357,11 @@ def succeeded(services: Services, call: str, tool: Tool, result: bytes, attempts
 
 def not_done(services: Services, call: str, tool: Tool, code: str) -> Receipt:
     """The receipt of an effect that is known not to have happened, and will not be tried again."""
-    return _receipt(services, call, tool, ReceiptStatus.FAILED, code, 1)
+    return _receipt(services, call, tool, ReceiptStatus.FAILED, code, ONCE)
 
 
 def _receipt(
-    services: Services, call: str, tool: Tool, status: ReceiptStatus, code: str, attempts: int, message: str = ""
+    services: Services, call: str, tool: Tool, status: ReceiptStatus, code: str, tries: Tries, message: str = ""
 ) -> Receipt:
     shown = _encoder.encode({"error": code, "message": message} if message else {"error": code})
     closed = ev.ToolClosed(
@@ -351,8 +369,8 @@ def _receipt(
         call,
         status,
         code,
-        tool.spec.cost_microusd * attempts,
-        max(1, attempts),
+        tool.spec.cost_microusd * tries.charged,
+        max(1, tries.made),
         -(-len(shown) // 4),
     )
     return closed, shown

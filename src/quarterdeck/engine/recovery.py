@@ -15,7 +15,7 @@ from quarterdeck.core.loop import Wait
 from quarterdeck.core.state import OpenEffect
 from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, StopReason
 from quarterdeck.engine.held import Held, Rest
-from quarterdeck.engine.performing import Receipt, ask, not_done, perform_tool, unknown
+from quarterdeck.engine.performing import ONCE, Receipt, ask, not_done, perform_tool, unknown
 from quarterdeck.gate.proposals import Catalogue
 from quarterdeck.ports.tools import Tool
 
@@ -77,7 +77,7 @@ async def _close(held: Held, effect: OpenEffect) -> None:
 async def _reconcile(held: Held, effect: OpenEffect, tool: Tool, code: str | None) -> None:
     arguments = _arguments(held, effect)
     receipt: Receipt = await ask(
-        held.services, effect.call, tool, arguments, held.context(effect.call, effect.key), 1, code or "effect.not_done"
+        held.services, effect.call, tool, arguments, held.context(effect.call, effect.key), ONCE, code or "effect.not_done"
     )
     if receipt[0].status is ReceiptStatus.FAILED and code is None:
         await _again(held, effect, tool, doubted=False)

@@ -50,7 +50,9 @@ async def drive(services: Services, claimed: ClaimedRun) -> None:
     try:
         state, transcript = _load(services, run_id)
         if state.seq < claimed.seq:
-            raise Corrupt("journal.truncated", f"the journal of run {run_id} ends at {state.seq}, not at {claimed.seq}; restore a backup")
+            raise Corrupt(
+                "journal.truncated", f"the journal of run {run_id} ends at {state.seq}, not at {claimed.seq}; restore a backup"
+            )
     except Corrupt as error:
         _quarantine(services, run_id, error)
         return

@@ -130,8 +130,11 @@ class Sequencer:
         consumes: tuple[Consume, ...] = (),
         closes: tuple[CloseApproval, ...] = (),
     ) -> Refused | None:
-        """Append intents under all guards; ``facts`` are the versions judged by, where that was not just now. ``None``: durable and folded. Otherwise what refused; nothing has changed but what was
-        read from the inbox or the facts meanwhile. Raises :class:`OwnershipLost` if the run is someone else's now."""
+        """Append intents under all guards; ``facts`` are the versions judged by, where that was not just now.
+
+        ``None``: durable and folded. Otherwise what refused; nothing has changed but what was read from the inbox or the facts
+        meanwhile. Raises :class:`OwnershipLost` if the run is someone else's now.
+        """
         async with self._lock:
             refused = await self._append(
                 happenings,

@@ -55,6 +55,6 @@ def _arguments(raw: str) -> str:
     """
     try:
         msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _encoder.encode({"malformed": raw}).decode()
     return raw

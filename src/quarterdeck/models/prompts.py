@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -32,6 +33,7 @@ RESULT_BYTES = 300
 RESULTS_SHOWN = 3
 EXAMPLE_BYTES = 400
 TOOLS_BYTES = 600
+SYSTEM_BYTES = 600
 
 PROMPT_BYTES = 3_700
 """No prompt is longer, chat template included: the parts above, with what stands between them."""
@@ -70,7 +72,7 @@ class Prompt(msgspec.Struct, frozen=True):
     @property
     def input_bound(self) -> int:
         """No more tokens than this: the bytes, and the template's markers."""
-        return len(self.text.encode()) + sum([len(content.encode()) + 16 for _, content in self.chat]) + 16
+        return len(self.text.encode()) + sum([len(content.encode()) + 16 for _, content in self.chat]) + 64
 
 
 def examples_of(given: Sequence[tuple[str, str]]) -> tuple[Example, ...]:
@@ -99,7 +101,10 @@ def prompt_of(request: ModelRequest, examples: Sequence[Example]) -> Prompt:
     now = current_round(request.messages)
     lessons = (*examples, *(e for m in request.messages if m.role == "system" for e in examples_in(m.content)))
     used = {tool for tool, _ in now.results}
-    if not request.tools or (used and not any(f"[{tool}: " in lesson.said for lesson in lessons for tool in used)):
+    if not request.tools:
+        system = _plain(" ".join([_LESSON.sub("", m.content) for m in request.messages if m.role == "system"]))
+        return Prompt("", (("system", _cut(system, SYSTEM_BYTES)), *_telling(now)[-1:]), ())
+    if used and not any(f"[{tool}: " in lesson.said for lesson in lessons for tool in used):
         return Prompt("", _telling(now), request.tools)
     tools = tuple([tool for tool in request.tools if tool.name not in used])
     names = {tool.name for tool in tools} | {reply_name(tools)}
@@ -171,10 +176,8 @@ def _likeness(words: set[str], said: str) -> float:
 def _plain(text: str) -> str:
     """One line of plain words: JSON objects are spelt out, white space is folded, and no marker of the chat template is left."""
     if text.lstrip().startswith("{"):
-        try:
+        with suppress(msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             text = _spelt(msgspec.json.decode(text))
-        except (msgspec.DecodeError, UnicodeEncodeError):
-            pass
     return " ".join(text.replace("<|", "< |").split())
 
 

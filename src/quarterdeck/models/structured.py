@@ -29,8 +29,9 @@ Json = object
 _Schema = dict[str, Json]
 
 _KEPT = frozenset(
-    "type properties required additionalProperties items enum const anyOf minimum maximum exclusiveMinimum exclusiveMaximum "
-    "minLength maxLength pattern format minItems maxItems $ref".split()
+    {"type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf", "$ref"}
+    | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+    | {"minLength", "maxLength", "pattern", "format", "minItems", "maxItems"}
 )
 _FORMATS = frozenset({"date-time", "date", "time", "email", "ipv4", "ipv6", "uuid"})
 _COMPACT = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}

@@ -82,19 +82,19 @@ class FaultyDisk(RecordingDisk):
         if not isinstance(report.exc_value, apsw.Error):
             self._hook(report)
 
-    def error(self, what: str) -> apsw.Error:
+    def error(self, what: str) -> Exception:
         """The error of a failing call."""
         if self.failing is Failing.EIO or what == "open":
             return apsw.exception_for(_EIO[what])
         return apsw.exception_for(apsw.SQLITE_FULL)
 
-    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         """Open, or fail to."""
         if self.concerns(name, flags) and self.about("open", str(flags[0])):
             raise self.error("open")
         return super().xOpen(name, flags)
 
-    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802 - SQLite's name
+    def xDelete(self, filename: str, syncdir: bool) -> None:
         """Delete, or fail to."""
         if self.about("delete", filename):
             raise self.error("delete")
@@ -111,24 +111,24 @@ class _FaultyFile(RecordingFile):
         self._faulty = disk
         self._name = "log" if flags[0] & apsw.SQLITE_OPEN_WAL else "file" if flags[0] & apsw.SQLITE_OPEN_MAIN_DB else "journal"
 
-    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802 - SQLite's name
+    def xRead(self, amount: int, offset: int) -> bytes:
         if self._faulty.about("read", self._name):
             raise self._faulty.error("read")
         return super().xRead(amount, offset)
 
-    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802 - SQLite's name
+    def xWrite(self, data: bytes, offset: int) -> None:
         if self._faulty.about("write", self._name):
             if self._faulty.failing is Failing.SHORT and len(data) > 1:
                 super().xWrite(data[: len(data) // 2], offset)
             raise self._faulty.error("write")
         super().xWrite(data, offset)
 
-    def xTruncate(self, newsize: int) -> None:  # noqa: N802 - SQLite's name
+    def xTruncate(self, newsize: int) -> None:
         if self._faulty.about("truncate", self._name):
             raise self._faulty.error("truncate")
         super().xTruncate(newsize)
 
-    def xSync(self, flags: int) -> None:  # noqa: N802 - SQLite's name
+    def xSync(self, flags: int) -> None:
         if self._faulty.about("sync", self._name):
             raise self._faulty.error("sync")
         super().xSync(flags)

@@ -338,6 +338,7 @@ class Oracle:
                 until_s = (event.perform_by_us - offset_us) / 1e6
                 self._opened(commit, watched, event, submitted_s, until_s)
             case ev.EffectReopened():
+                self._check_waited(watched, event.call, "was reopened")
                 self._check_revoked(watched, watched.open[event.call].name, ProposalKind.TOOL, f"reopening {event.call}")
                 opened = watched.open[event.call]
                 opened.worker, opened.submitted_s, opened.attempts = watched.holder or "", submitted_s, 0
@@ -561,6 +562,21 @@ class Oracle:
         self.check(request.max_output_tokens == opened.max_output_tokens, "I3", f"{what} may write more than was allowed")
         self.check(request.messages == opened.messages, "contract 5", f"{what} sees what the journal does not hold (or less)")
         self._check_attempt(watched, opened, ProposalKind.MODEL, model, what)
+
+    def asks(self, spec: ToolSpec, context: ToolContext) -> None:
+        """A tool is about to be asked how an effect ended."""
+        self.trace("asks", spec.name, context.idempotency_key)
+        watched = self.runs[context.run_id]
+        if context.call in watched.open:
+            self._check_waited(watched, context.call, "was asked about")
+
+    def _check_waited(self, watched: Watched, call: str, what: str) -> None:
+        """Whoever takes over an open intent waits until its former owner can no longer act."""
+        opened, process = watched.open[call], current()
+        if not self.scenario.quiesced and process is not None and opened.worker != process.name:
+            now_s = self.clock.boottime_s()
+            early = now_s < opened.until_s and watched.holder == process.name
+            self.check(not early, "contract 6", f"{watched.run_id}: {call} {what}, its owner may act until {opened.until_s:.3f} s")
 
     def _check_attempt(self, watched: Watched, opened: Open, kind: ProposalKind, name: str, what: str) -> None:
         now_s, process = self.clock.boottime_s(), current()

@@ -15,7 +15,7 @@ import msgspec
 from quarterdeck.app.deck import Quarterdeck
 from quarterdeck.app.runtime import Runtime, Starting
 from quarterdeck.core.breaker import BreakerPolicy
-from quarterdeck.core.commit import Claim, Commit, Op
+from quarterdeck.core.commit import Claim, Commit, Op, Outcome
 from quarterdeck.core.dependency import DependencyPolicy
 from quarterdeck.core.errors import QuarterdeckError
 from quarterdeck.core.limits import BulkheadPolicy
@@ -32,9 +32,27 @@ from quarterdeck.testing.processes import Process, SimulatedLoop
 from quarterdeck.testing.scenario import POLICIES, Scenario
 from quarterdeck.testing.world import SimulatedTool, World, tool_specs
 
+Delay = asyncio.Future[None] | None
+"""What a fault hook answers: how long the store waits."""
+
 TTL_S = 15.0
 """After so long without a heartbeat, other owners take a worker for dead."""
 
+
+
+class Handle(MemoryStore):
+    """An owner's handle; the oracle sees what is submitted when it is, however long the store keeps it waiting."""
+
+    def __init__(
+        self, oracle: Oracle, worker: str, *, quiesced: bool, faults: Callable[[Moment, Op], Delay], shared: WatchedStore
+    ) -> None:
+        super().__init__(worker, quiesced=quiesced, faults=faults, shared=shared)
+        self._oracle = oracle
+
+    def submit(self, op: Op) -> asyncio.Future[Outcome]:
+        """Apply one operation."""
+        self._oracle.submitted(op)
+        return super().submit(op)
 
 
 @dataclass(slots=True)
@@ -81,7 +99,7 @@ class Owners:
         process = Process(name)
         hook = self._faults(process)
         store = process.context.run(
-            lambda: MemoryStore(name, quiesced=self.scenario.quiesced, faults=hook, shared=self.shared)
+            lambda: Handle(self.oracle, name, quiesced=self.scenario.quiesced, faults=hook, shared=self.shared)
         )
 
         async def open_store(entropy: Entropy) -> tuple[Journal, Insights]:
@@ -133,6 +151,7 @@ class Owners:
             return
         self.oracle.trace("paused", owner.process.name, seconds)
         owner.process.frozen = True
+        owner.process.paused += 1
         self.loop.call_later(seconds, self._resume, owner, context=self.world.outside)
         if seconds > TTL_S and not self.scenario.quiesced:
             self.loop.call_later(TTL_S, self.shared.bury, owner.process.name, context=self.world.outside)
@@ -199,13 +218,11 @@ class Owners:
 
     # ---------------------------------------------------------------------------------------------------------------- faults
 
-    def _faults(self, process: Process) -> Callable[[Moment, Op], asyncio.Future[None] | None]:
+    def _faults(self, process: Process) -> Callable[[Moment, Op], Delay]:
         world, rates, sometimes = self.world, self.world.rates, self.world.reached.sometimes
 
-        def strike(moment: Moment, op: Op) -> asyncio.Future[None] | None:
+        def strike(moment: Moment, op: Op) -> Delay:
             before = moment is Moment.BEFORE
-            if before:
-                self.oracle.submitted(op)
             if not world.faulty:
                 return None
             if isinstance(op, Commit) and world.dies(rates.crash_commit):

@@ -99,7 +99,7 @@ class RecordingDisk(apsw.VFS):
         """Note how far the workload is."""
         self.log.append(Mark(begun, acknowledged))
 
-    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         """Open a file as usual, noting the name if that made it."""
         path = _plain(name)
         if path is None or not self.concerns(name, flags):
@@ -122,7 +122,7 @@ class RecordingDisk(apsw.VFS):
         """The open file behind a name; ``file`` is its number in the log."""
         return RecordingFile(self, file, name, flags)
 
-    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802 - SQLite's name
+    def xDelete(self, filename: str, syncdir: bool) -> None:
         """Delete as usual, noting it."""
         super().xDelete(filename, syncdir)
         if self._names.pop(filename, None) is not None:
@@ -138,15 +138,15 @@ class RecordingFile(apsw.VFSFile):
         self._file = file
         self._first = bool(flags[0] & _JOURNALS)
 
-    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802 - SQLite's name
+    def xWrite(self, data: bytes, offset: int) -> None:
         super().xWrite(data, offset)
         self._disk.log.append(Written(self._file, offset, bytes(data)))
 
-    def xTruncate(self, newsize: int) -> None:  # noqa: N802 - SQLite's name
+    def xTruncate(self, newsize: int) -> None:
         super().xTruncate(newsize)
         self._disk.log.append(Cut(self._file, newsize))
 
-    def xSync(self, flags: int) -> None:  # noqa: N802 - SQLite's name
+    def xSync(self, flags: int) -> None:
         super().xSync(flags)
         if not self._disk.deaf:
             self._disk.log.append(Synced(self._file, self._first))

@@ -29,6 +29,7 @@ class Process:
         self.name = name
         self.frozen = False
         self.dead = False
+        self.paused = 0
         self.context: Context = copy_context()
         self.context.run(_PROCESS.set, self)
 

@@ -161,12 +161,12 @@ def draw(seed: int) -> Scenario:
         switches=_switches(chance, span_s),
         outages=_outages(chance, span_s),
         accounts=_accounts(chance),
-        slots=chance.choice((1, 2, 4, 64)),
+        slots=chance.choice((1, 1, 2, 64)),
         tool_timeout_s=tool_timeout_s,
         key_kept_s=key_kept_s,
         policies=chance.random() < 0.4,
         breaker_failures=chance.choice((2, 2, 5)),
-        crashes=chance.choice((0, 1, 2, 3, 5)),
+        crashes=chance.choice((0, 1, 3, 6)),
         answer_every_s=chance.choice((0.5, 2.0, 8.0)),
     )
 
@@ -175,8 +175,8 @@ def _rates(chance: random.Random, *, quiesced: bool, keys_expire: bool) -> Rates
     rates = {}
     for name in Rates.__struct_fields__:
         share = chance.random()
-        on = chance.random() < (0.6 if name in ("crash_tool", "pause", "redeploy") else 0.4)
-        most = 0.7 if name in ("ignore", "reject", "redeploy", "repeat") else 0.25
+        on = chance.random() < (0.6 if name in ("crash_tool", "pause", "redeploy", "tool_slow") else 0.4)
+        most = 0.7 if name in ("ignore", "reject", "redeploy", "repeat", "crash_tool") else 0.25
         rates[name] = share * most if on else 0.0
     rates["crash_commit"] *= 0.4
     rates["crash_model"] *= 0.5

@@ -40,6 +40,7 @@ from quarterdeck.core.contract import Limits
 from quarterdeck.core.events import ApprovalDecided, ApprovalRequested, BudgetMoved, Move, RunFinished, RunStarted, ToolClosed
 from quarterdeck.core.vocabulary import ReceiptStatus, Status, StopReason
 from quarterdeck.store.chain import GENESIS, chained, payload_digest
+from quarterdeck.store.sqlite.rows import rows
 
 START_US = 1_700_000_000_000_000
 ACCOUNT = "tenant:t"
@@ -67,7 +68,7 @@ class LoadRefused(Exception):
 class StoreLoad:
     """Makes batches; must be told each batch's outcomes before it makes the next one.
 
-    Every operation is one that a correct store accepts, so any refusal that :meth:`learn` sees is a finding: it raises :class:`LoadRefused`.
+    Every operation is one that a correct store accepts, so any refusal is a finding: :meth:`learn` raises :class:`LoadRefused`.
     """
 
     def __init__(self, seed: int, incarnation: int, *, width: int = 4, steps: int = 5) -> None:
@@ -220,7 +221,9 @@ class StoreLoad:
         head = Head("succeeded", "completed", release=True)
         inbox = tuple(run.inbox)
         self._say(
-            Commit(run.run_id, run.seq, run.epoch, self._incarnation, records, at_us, head=head, charges=(Charge(move),), inbox=inbox),
+            Commit(
+                run.run_id, run.seq, run.epoch, self._incarnation, records, at_us, head=head, charges=(Charge(move),), inbox=inbox
+            ),
             run,
         )
         self._leased -= run.leased
@@ -249,9 +252,9 @@ def audit(db: apsw.Connection) -> list[str]:
     """
     findings: list[str] = []
     moved: dict[tuple[str, str], list[int]] = {}
-    for run, run_id, seq, head, salt in db.execute("SELECT id, run_id, seq, head, salt FROM runs").fetchall():
+    for run, run_id, seq, head, salt in rows(db, "SELECT id, run_id, seq, head, salt FROM runs"):
         findings += _journal(db, run, run_id, seq, head, salt, moved)
-    for account, dimension, bound, committed, reserved in db.execute("SELECT * FROM accounts"):
+    for account, dimension, bound, committed, reserved in rows(db, "SELECT * FROM accounts"):
         spent, held = moved.pop((account, dimension), [0, 0])
         if (committed, reserved) != (spent, held):
             findings.append(f"account {account}|{dimension} holds {committed}+{reserved}, its journals say {spent}+{held}")
@@ -259,7 +262,7 @@ def audit(db: apsw.Connection) -> list[str]:
             findings.append(f"account {account}|{dimension} is over its bound: {committed}+{reserved} > {bound}")
     findings += [f"account {name} is missing" for name in moved]
     for what, query in _MUST_BE_EMPTY.items():
-        findings += [f"{what}: {row}" for row in db.execute(query).fetchall()]
+        findings += [f"{what}: {row}" for row in rows(db, query)]
     return findings
 
 
@@ -281,11 +284,11 @@ def _journal(
     db: apsw.Connection, run: int, run_id: str, seq: int, head: bytes, salt: bytes | None, moved: dict[tuple[str, str], list[int]]
 ) -> list[str]:
     findings: list[str] = []
-    rows = db.execute("SELECT seq, body, payload, payload_digest, hash FROM events WHERE run = ? ORDER BY seq", (run,)).fetchall()
-    if [row[0] for row in rows] != list(range(1, seq + 1)):
-        findings.append(f"{run_id} says {seq} events and has {[row[0] for row in rows]}")
+    events = rows(db, "SELECT seq, body, payload, payload_digest, hash FROM events WHERE run = ? ORDER BY seq", (run,))
+    if [row[0] for row in events] != list(range(1, seq + 1)):
+        findings.append(f"{run_id} says {seq} events and has {[row[0] for row in events]}")
     previous = GENESIS
-    for number, body, payload, digest, stored in rows:
+    for number, body, payload, digest, stored in events:
         if payload is not None and digest != payload_digest(salt or b"", payload):
             findings.append(f"{run_id}#{number}: the payload is not the one that was digested")
         previous = chained(previous, number, body, digest)

@@ -49,6 +49,10 @@ class Watcher(Protocol):
         """A tool is about to be called."""
         ...
 
+    def asks(self, spec: ToolSpec, context: ToolContext) -> None:
+        """A tool is about to be asked how an effect ended."""
+        ...
+
     def violated(self, invariant: str, message: str) -> None:
         """Something that must never happen has happened."""
         ...
@@ -63,6 +67,7 @@ class Account:
     in_flight: int = 0
     doubtful: bool = False
     known_by: Process | None = None
+    answered: tuple[float, Process] | None = None
 
 
 class World:
@@ -123,7 +128,7 @@ class World:
         answer: asyncio.Future[bytes] = loop.create_future()
         task = loop.create_task(self._carry_out(tool, arguments, key, latency_s, answer), context=self.outside)
         self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
+        task.add_done_callback(self._requests.discard, context=self.outside)
         return answer
 
     async def _carry_out(
@@ -200,6 +205,8 @@ class SimulatedTool:
         if world.dies(rates.crash_tool):
             world.reached.sometimes("crash.tool")
             await for_ever()
+        if process is not None:
+            account.answered = (world.clock.boottime_s(), process)
         if world.roll(rates.tool_lost):
             world.reached.sometimes("effect.answer_lost")
             if world.chance.random() < 0.3:
@@ -213,6 +220,8 @@ class SimulatedTool:
         process = current()
         if process is None or process.dead:
             await for_ever()
+        if world.watcher is not None:
+            world.watcher.asks(self.spec, context)
         if world.dies(world.rates.crash_tool / 2):
             await for_ever()
         if world.roll(world.rates.ask_fails):

@@ -103,7 +103,9 @@ class FunctionTool:
         try:
             encoded = _encoder.encode(result)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise ToolFailure("tool.result_unreadable", f"{self.spec.name} returned what is no JSON: {error}", done=True) from None
+            raise ToolFailure(
+                "tool.result_unreadable", f"{self.spec.name} returned what is no JSON: {error}", done=True
+            ) from None
         if len(encoded) > MAX_RESULT:
             message = f"{self.spec.name} returned more than {MAX_RESULT} bytes; return less"
             raise ToolFailure("tool.result_too_large", message, done=True)

@@ -162,15 +162,20 @@ class SqliteJournal(asyncio.Protocol):
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 21)
         command = [sys.executable, "-m", "quarterdeck.store.sqlite.writer", str(self.path), str(theirs.fileno())]
-        self._process = subprocess.Popen(  # noqa: ASYNC220 - our own interpreter; starting it does not wait
-            command,
-            pass_fds=(theirs.fileno(), self._lock.fileno()),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
-        )
-        theirs.close()
+        try:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - our own interpreter; starting it does not wait
+                command,
+                pass_fds=(theirs.fileno(), self._lock.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         self._buffer.clear()
         self._transport, _ = await self._loop.create_connection(lambda: self, sock=ours)
 

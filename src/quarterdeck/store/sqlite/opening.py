@@ -95,6 +95,8 @@ def connect(path: Path, *, readonly: bool = False) -> apsw.Connection:
     """A connection with the settings that durability needs; raises ``Unavailable``, ``UsageError`` or ``Corrupt``."""
     if apsw.SQLITE_VERSION_NUMBER < MIN_LIBRARY:
         raise UsageError("store.library", f"SQLite {apsw.sqlite_lib_version()} is too old; install apsw 3.51.3 or newer")
+    if path.is_dir():
+        raise UsageError("store.path", f"{path} is a folder; name a file in QUARTERDECK_STORE")
     flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     try:
         db = apsw.Connection(str(path), flags=flags)
@@ -113,6 +115,8 @@ def connect(path: Path, *, readonly: bool = False) -> apsw.Connection:
         raise Corrupt("store.corrupt", f"{path} is not a readable SQLite file ({error}); restore a backup") from None
     except (apsw.IOError, apsw.FullError, apsw.ReadOnlyError) as error:
         raise Unavailable("store.storage", f"{path} cannot be written ({error}); free or mount the storage") from None
+    except apsw.BusyError as error:
+        raise Unavailable("store.busy", f"{path} is locked by another program ({error}); let it finish") from None
     return db
 
 
@@ -140,6 +144,8 @@ def prepare(path: Path, incarnation: int) -> None:
         raise Corrupt("store.corrupt", f"{path} is damaged ({error}); restore a backup") from None
     except (apsw.IOError, apsw.FullError, apsw.ReadOnlyError) as error:
         raise Unavailable("store.storage", f"{path} cannot be written ({error}); free or mount the storage") from None
+    except apsw.BusyError as error:
+        raise Unavailable("store.busy", f"{path} is locked by another program ({error}); let it finish") from None
     finally:
         db.close()
 
