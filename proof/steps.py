@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -105,7 +106,7 @@ class Trial(msgspec.Struct):
     strikes: tuple[Strike, ...]
     kills: int
     findings: list[str]
-    doubtful: int = 0
+    doubtful: list[str] = []
     lost: int = 0
     doubled: int = 0
     effects: int = 0
@@ -120,15 +121,12 @@ def trial(nurse: Nursery, strikes: Sequence[Strike], orders: int, *, plant: str 
     folder = scratch()
     files = Files(folder)
     try:
-        kills, trouble = 0, []
+        trouble = []
         for number, strike in enumerate(strikes):
             job = Job(str(folder), orders, strike.point, strike.occurrence, strike.who, heals=number > 0, plant=plant)
             ended = nurse.run(job)
-            if ended.signal or ended.code:
-                kills += ended.signal == 9
-                trouble += [] if ended.signal == 9 else [f"the victim ended as {ended}: {_trouble(files)}"]
-            elif strike.who == "writer" and files.passed.exists():
-                kills += b"struck" in files.passed.read_bytes()
+            if ended not in (Ended(), Ended(signal.SIGKILL)):
+                trouble.append(f"the victim ended as {ended}: {_trouble(files)}")
             if outside:
                 _answer(files)
         ended = nurse.run(Job(str(folder), heals=True, plant=plant))
@@ -137,9 +135,9 @@ def trial(nurse: Nursery, strikes: Sequence[Strike], orders: int, *, plant: str 
         autopsy = examine(files) if files.store.exists() else Autopsy()
         return Trial(
             tuple(strikes),
-            kills,
+            files.passed.read_bytes().count(b'{"struck"') if files.passed.exists() else 0,
             trouble + autopsy.findings,
-            len(autopsy.doubtful),
+            autopsy.doubtful,
             len(autopsy.lost),
             len(autopsy.doubled),
             autopsy.effects,
@@ -190,15 +188,17 @@ class Tally:
     """The sum of many trials."""
 
     def __init__(self) -> None:
-        self.trials = self.kills = self.lost = self.doubled = self.doubtful = self.effects = self.accounts = 0
+        self.trials = self.kills = self.lost = self.doubled = self.effects = self.accounts = 0
+        self.doubtful: Counter[str] = Counter()
         self.bad: list[str] = []
         self.struck: set[str] = set()
 
     def add(self, one: Trial) -> None:
         """Count a trial."""
         self.trials += 1
-        for name in ("kills", "lost", "doubled", "doubtful", "effects", "accounts"):
+        for name in ("kills", "lost", "doubled", "effects", "accounts"):
             setattr(self, name, getattr(self, name) + getattr(one, name))
+        self.doubtful.update(line.partition(" ")[2] for line in one.doubtful)
         if one.kills:
             self.struck |= {strike.point for strike in one.strikes}
         if one.findings:
@@ -248,7 +248,7 @@ def step_failpoints(kills: int, orders: int, seed: int = 1, *, thorough: bool = 
     bad = tally.bad + rest.bad
     detail: dict[str, object] = {
         "kills": tally.kills, "failpoints": len(points), "struck": len((tally.struck | rest.struck) & set(points)),
-        "lost": tally.lost, "doubled": tally.doubled, "doubtful": tally.doubtful, "effects": tally.effects,
+        "lost": tally.lost, "doubled": tally.doubled, "doubtful": dict(tally.doubtful), "effects": tally.effects,
         "accounts_compared": tally.accounts, "bugs": bugs,
     }  # fmt: skip
     if bad:

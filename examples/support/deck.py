@@ -134,7 +134,7 @@ async def send_email(to: Email, text: Line, ctx: ToolContext) -> str:
 deck.model(
     "local",
     LocalModel(),  # 135 million parameters, on this machine, for 0 $; weak, which is the point: it decides nothing
-    DependencyPolicy(concurrency=BulkheadPolicy(slots=1, max_queue=1_000, max_wait_s=600.0)),  # one request at a time
+    DependencyPolicy(timeout_s=90.0, concurrency=BulkheadPolicy(slots=1, max_queue=1_000, max_wait_s=600.0)),  # one at a time
 )
 deck.policy(Path("policies"))
 

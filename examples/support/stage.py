@@ -20,8 +20,8 @@ from quarterdeck.store.sqlite.opening import OwnerLock
 
 LOOK_S = 0.03
 """How often the journals are looked at."""
-PATIENCE_S = 240.0
-"""Longer than this nothing here should take."""
+PATIENCE_S = 900.0
+"""Longer than this no part of the demo may take, even on a busy machine."""
 ROOT = Path(__file__).parents[2]
 
 REAL = "SmolLM2-135M-Instruct, on this machine"

@@ -64,7 +64,7 @@ def call(tool: str, arguments: str) -> str:
     """A call as a person reads it; arguments that are no JSON object are shown as they came.
 
     >>> call("issue_refund", '{"order_id": "A1064", "amount_usd": 14}'), call("issue_refund", '{"order_id": "A10')
-    ('issue_refund(A1064, 14)', 'issue_refund {"order_id": "A10')
+    ('issue_refund(amount_usd 14, order_id A1064)', 'issue_refund {"order_id": "A10')
     """
     try:
         values = parse(arguments)
@@ -72,10 +72,10 @@ def call(tool: str, arguments: str) -> str:
         values = None
     if not isinstance(values, dict):
         return f"{tool} {_short(arguments)}"
-    return f"{tool}({', '.join(_short(str(value)) for value in values.values())})"
+    return f"{tool}({', '.join(f'{name} {_short(str(value))}' for name, value in sorted(values.items()))})"
 
 
-def _short(text: str, limit: int = 60) -> str:
+def _short(text: str, limit: int = 48) -> str:
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

@@ -90,9 +90,9 @@ class Admission:
             admitted_at_us=now_us,
             deadline_at_us=None if limits.deadline_ms is None else now_us + limits.deadline_ms * 1_000,
             idempotency_key=envelope.idempotency_key,
-            thread_id=envelope.thread_id,
-            ordering_key=envelope.ordering_key,
-            priority=envelope.priority,
+            thread_id=None if envelope.thread_id is None else checked_key("thread_id", envelope.thread_id),
+            ordering_key=None if envelope.ordering_key is None else checked_key("ordering_key", envelope.ordering_key),
+            priority=checked_name("priority", envelope.priority),
         )
         return contract, payload
 
@@ -113,8 +113,8 @@ class Admission:
         )
         key = None
         if envelope.idempotency_key is not None:
-            body = msgspec.structs.replace(envelope, run_id=None, idempotency_key=None, correlation_id=None)
-            digest = hashlib.sha256(canonical(msgspec.to_builtins(body))).hexdigest()
+            body = msgspec.structs.replace(envelope, run_id=None, idempotency_key=None, correlation_id=None, payload=None)
+            digest = hashlib.sha256(canonical(msgspec.to_builtins(body)) + payload).hexdigest()
             name = checked_key("idempotency_key", envelope.idempotency_key)
             key = Key(contract.tenant, name, digest, contract.admitted_at_us + KEY_TTL_US)
         admitted = record(ev.RunAdmitted(contract.admitted_at_us, contract, tokens), payload)

@@ -16,7 +16,7 @@ from quarterdeck.app.admission import Admission
 from quarterdeck.app.budgets import Budget
 from quarterdeck.app.clock import SystemClock, SystemEntropy
 from quarterdeck.app.deck import Quarterdeck
-from quarterdeck.app.views import EventView, RunResult, RunView, event_views, read_all, result_of, run_view
+from quarterdeck.app.views import EventView, RunResult, RunView, event_views, read_all, result_of, run_view, state_of
 from quarterdeck.app.wiring import Parts, check_deck, wire
 from quarterdeck.core.commit import Applied, DecideApproval, Deliver, Op, Refused, SetAccount, SetFact
 from quarterdeck.core.contract import Caller, Envelope, EnvelopeBudget
@@ -84,10 +84,13 @@ class RunHandle:
         async with asyncio.timeout(timeout_s):
             while True:
                 resting = self._runtime.resting(self.id)
-                row = self._runtime.insights.run(self.id)
-                if row is not None and (row.status in TERMINAL or (row.status == "waiting" and row.worker is None)):
-                    return result_of(self._runtime.insights, self.id)
-                await resting
+                try:
+                    row = self._runtime.insights.run(self.id)
+                    if row is not None and (row.status in TERMINAL or (row.status == "waiting" and row.worker is None)):
+                        return result_of(self._runtime.insights, self.id)
+                    await resting
+                finally:
+                    resting.cancel()
 
     def events(self, *, content: bool = False) -> list[EventView]:
         """The journal so far."""
@@ -113,6 +116,7 @@ class Runtime:
         self.parts = parts
         self._journal = journal
         self._dispatcher = dispatcher
+        self._switching = asyncio.Lock()
         self._admission = Admission(
             deck.routes, deck.agents, {name: tool.spec for name, tool in deck.tools.items()}, parts.clock, parts.entropy
         )
@@ -204,9 +208,15 @@ class Runtime:
 
     async def resolve(self, run_id: str, call: str, *, done: bool, by: str, result: object = None) -> None:
         """Say how an unknown effect ended, after a person has looked; the run goes on from there."""
+        state = state_of(read_all(self.insights, run_id))
+        if call not in state.unknown and call not in state.open:
+            raise UsageError(
+                "effect.not_open",
+                f"effect {call[:40]!r} of run {run_id} is not in doubt; `quarterdeck runs show` lists those that are",
+            )
         status = "succeeded" if done else "failed"
         body = msgspec.json.encode({"call": call, "status": status, "by": by, "result": result})
-        op = Deliver(run_id, "receipt", body, self.parts.clock.now_us(), f"resolve:{call}")
+        op = Deliver(run_id, "receipt", body, self.parts.clock.now_us(), f"resolve:{call}:{self.parts.entropy.token(8).hex()}")
         answered(await self._apply(op))
         self._dispatcher.hint()
 
@@ -216,11 +226,13 @@ class Runtime:
         When this returns, no intent that the switch covers commits any more, in any run.
         """
         checked_switch(name)
-        rows = {row.name: row.value for row in self.insights.facts()}
-        names = set(msgspec.json.decode(rows.get("switches", "[]"), type=list[str]))
-        changed = names | {name} if on else names - {name}
-        outcome = await self._apply(SetFact("switches", msgspec.json.encode(sorted(changed)).decode(), self.parts.clock.now_us()))
-        self.parts.refresh()
+        async with self._switching:  # each change starts from the one before it
+            rows = {row.name: row.value for row in self.insights.facts()}
+            names = set(msgspec.json.decode(rows.get("switches", "[]"), type=list[str]))
+            changed = names | {name} if on else names - {name}
+            value = msgspec.json.encode(sorted(changed)).decode()
+            outcome = await self._apply(SetFact("switches", value, self.parts.clock.now_us()))
+            self.parts.refresh()
         return outcome.number if isinstance(outcome, Applied) else 0
 
     def runs(
@@ -247,6 +259,7 @@ class Runtime:
 
     async def follow(self, run_id: str, after: int = 0) -> AsyncIterator[Entry]:
         """Every event after ``after``, first from the journal, then live; deltas in between; ends with the run."""
+        self.handle(run_id)
         watch = self.parts.hub.subscribe(run_id)
         try:
             while True:
@@ -275,8 +288,9 @@ class Runtime:
         return self.parts.hub.rest(run_id)
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
-        """Stop claiming, let active runs come to rest, release the store."""
+        """Stop claiming, let active runs come to rest, release the store. Whoever still waits for a run is told."""
         await self._dispatcher.stop(drain_s)
+        self.parts.hub.fail(Unavailable("runtime.stopped", "this runtime has stopped; the run goes on when one starts again"))
         await self._journal.close()
         for model in self.deck.models.values():
             await model.close()

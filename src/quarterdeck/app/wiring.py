@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,6 +28,9 @@ from quarterdeck.resilience.dependency import Dependencies
 
 FACTS = ("policy", "release", "switches")
 """Every fact that decisions are judged by."""
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,11 @@ def check_deck(deck: Quarterdeck) -> None:
             for other in tool.spec.evidence
             if other not in deck.tools
         ]
+    for name, tool in deck.tools.items():
+        if tool.spec.sandbox != "in_process":
+            _log.warning(
+                "tool %s asks for the sandbox %r; this version performs every tool in its own process", name, tool.spec.sandbox
+            )
     for name, model in deck.models.items():
         try:
             _ = model.price

@@ -12,8 +12,9 @@ from quarterdeck.cli.options import App, AsJson, Content, Follow, Store, json_va
 from quarterdeck.cli.outcome import OF_STATUS, Exit
 from quarterdeck.cli.printing import dollars, emit, note, say, table
 from quarterdeck.cli.settings import settings
-from quarterdeck.cli.storefile import owner_of, reading
+from quarterdeck.cli.storefile import reading
 from quarterdeck.core.vocabulary import Status
+from quarterdeck.store.sqlite.opening import owner_of
 
 app = typer.Typer(
     name="quarterdeck",

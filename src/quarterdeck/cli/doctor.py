@@ -18,9 +18,8 @@ import apsw
 import msgspec
 
 from quarterdeck.cli.settings import Settings
-from quarterdeck.cli.storefile import owner_of, readable, require_ours
 from quarterdeck.core.errors import QuarterdeckError, UsageError
-from quarterdeck.store.sqlite.opening import MIN_LIBRARY, SCHEMA, check, connect
+from quarterdeck.store.sqlite.opening import MIN_LIBRARY, SCHEMA, check, connect, owner_of, readable, require_ours
 
 LEAST_PYTHON = (3, 11)
 LEAST_FREE_BYTES = 100 * 1024 * 1024

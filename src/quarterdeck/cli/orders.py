@@ -12,7 +12,7 @@ import msgspec
 from quarterdeck.app.clock import SystemClock
 from quarterdeck.app.runtime import answered, refusal
 from quarterdeck.app.views import read_all, state_of
-from quarterdeck.cli.storefile import ask_store, owner_of, reading
+from quarterdeck.cli.storefile import ask_store, reading
 from quarterdeck.core.canonical import Json
 from quarterdeck.core.commit import DecideApproval, Deliver, Erase, Refused
 from quarterdeck.core.contract import checked_key
@@ -20,6 +20,7 @@ from quarterdeck.core.errors import Refused as RefusedError
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.vocabulary import TERMINAL
 from quarterdeck.ports.store import ApprovalRow, Insights, RunRow
+from quarterdeck.store.sqlite.opening import owner_of
 
 
 class Ordered(msgspec.Struct, frozen=True):

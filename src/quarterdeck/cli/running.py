@@ -24,13 +24,14 @@ from quarterdeck.app.views import RunResult, result_of
 from quarterdeck.app.wiring import budget_version, check_deck
 from quarterdeck.cli.following import EventPrinter, is_at_rest, stored_until_end
 from quarterdeck.cli.printing import dollars, note
-from quarterdeck.cli.storefile import ask_store, incarnation_of, owner_of, reading
+from quarterdeck.cli.storefile import ask_store, reading
 from quarterdeck.core.canonical import Json
 from quarterdeck.core.commit import Refused
 from quarterdeck.core.contract import Caller, Envelope, EnvelopeBudget
 from quarterdeck.core.errors import Unavailable, UsageError
 from quarterdeck.core.vocabulary import Mode
 from quarterdeck.ports.store import StoredEvent
+from quarterdeck.store.sqlite.opening import incarnation_of, owner_of
 
 
 @dataclass(frozen=True, slots=True)

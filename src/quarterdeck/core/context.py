@@ -27,7 +27,8 @@ def estimate(text: str) -> int:
 
 
 def first_turn(turns: Sequence[TurnMark], *, fixed: int, budget: int) -> int:
-    """The index of the oldest turn that is kept; ``len(turns)`` if none fits.
+    """The index of the oldest turn that is kept. The newest is always kept: a model that did not see what it has just done would do
+    it again; where it does not fit, its answers are cut (see :func:`room`).
 
     ``fixed`` is the size of system prompt and user message, ``budget`` what the context may hold without the output's reserve. Raises
     :class:`Refused` (``context.too_large``) if these two alone exceed it: nothing has been spent then.
@@ -42,4 +43,14 @@ def first_turn(turns: Sequence[TurnMark], *, fixed: int, budget: int) -> int:
     while index and turns[index - 1].tokens <= left:
         index -= 1
         left -= turns[index].tokens
-    return index
+    return min(index, len(turns) - 1) if turns else index
+
+
+def room(turns: Sequence[TurnMark], *, fixed: int, budget: int) -> int | None:
+    """How many tokens the newest turn may take, if it has to be cut to fit; ``None`` if it fits whole.
+
+    >>> room([TurnMark(0, 3, 500)], fixed=100, budget=200)
+    100
+    """
+    left = budget - fixed
+    return left if turns and turns[-1].tokens > left else None

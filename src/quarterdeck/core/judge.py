@@ -118,16 +118,16 @@ def rule(proposal: Proposal, state: RunState, facts: Facts, outcome: str, reason
     asked = (reasons or ("policy.asked",)) if outcome == "ask" else ()
     if proposal.kind is ProposalKind.TOOL and facts.tool is not None:
         asked += _asks(state, facts.tool, facts.controls)
+    approval = facts.approval
+    if approval is not None and approval.outcome in ("rejected", "expired"):
+        return _deny(f"approval.{approval.outcome}")
     if not asked:
         return Decision(Ruling.ALLOW, reasons, proposal.reserve)
-    approval = facts.approval
     if approval is None:
         return Decision(Ruling.ASK, asked)
     if approval.digest != proposal.digest:
         return _deny("approval.digest_differs")
-    if approval.outcome == "rejected":
-        return _deny("approval.rejected")
-    if approval.outcome == "expired" or facts.now_us >= approval.expires_at_us:
+    if facts.now_us >= approval.expires_at_us:
         return _deny("approval.expired")
     if approval.outcome != "approved":
         return Decision(Ruling.ASK, asked)

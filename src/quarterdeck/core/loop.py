@@ -15,8 +15,9 @@ MODEL_FAILURES = 3
 """How many model calls of one turn may fail, after their own retries, before the run fails."""
 DENIED_REPLIES = 3
 """How many replies may be denied before the run stops."""
-REPROPOSED = frozenset({"model.timeout", "model.connection", "model.garbled", "model.interrupted"})
-"""Failures that may have been billed: they are proposed anew, with a new reservation, instead of being retried in place."""
+REPROPOSED = frozenset({"model.timeout", "model.connection", "model.garbled", "model.interrupted", "effect.perform_by"})
+"""Failures that may have been billed, or were never attempted because their time had passed: they are proposed anew, with a new
+reservation, instead of being retried in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ def next_move(state: RunState) -> Next:
     if state.model_failed:
         if state.model_failed in REPROPOSED and state.model_failures < MODEL_FAILURES:
             return Propose(f"m{state.turn}r{state.model_failures}")
+        if state.model_failed.startswith(("switch.", "deadline.", "budget.")):
+            return ending(state, state.model_failed)
         return Finish(Status.FAILED, StopReason.FAILED, state.model_failed)
     if state.replied:
         return Reply(f"r{state.turn}")

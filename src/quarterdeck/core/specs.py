@@ -48,8 +48,9 @@ class ToolSpec(msgspec.Struct, frozen=True):
 
     @property
     def schema_hash(self) -> str:
-        """A content hash of everything that a proposal's meaning depends on."""
-        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:32]
+        """A content hash of what a proposal of this tool means: its name, effect class and schema. Time-outs may change."""
+        meaning = (self.name, self.effect, msgspec.Raw(self.input_schema))
+        return hashlib.sha256(msgspec.json.encode(meaning)).hexdigest()[:32]
 
 
 class Degrade(msgspec.Struct, frozen=True):

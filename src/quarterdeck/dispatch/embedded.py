@@ -84,13 +84,21 @@ class EmbeddedDispatcher:
                 async with asyncio.timeout(POLL_S):
                     await self._wanted.wait()
             except TimeoutError:
-                if not self._insights.due(self._clock.now_us()):
-                    continue
-            self._wanted.clear()
+                pass
             try:
-                await self._claim()
+                if self._wanted.is_set() or self._insights.due(self._clock.now_us()):
+                    self._wanted.clear()
+                    await self._claim()
             except QuarterdeckError as error:
                 self._fail(error)
+                return
+            except Exception as error:  # the one broad except of the claim loop
+                _log.exception("the store cannot be read")
+                self._fail(
+                    Unavailable(
+                        "store.unreadable", f"the store cannot be read ({type(error).__name__}); run `quarterdeck doctor`"
+                    )
+                )
                 return
 
     async def _claim(self) -> None:

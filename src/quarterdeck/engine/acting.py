@@ -163,7 +163,10 @@ async def _decide(held: Held, proposals: list[Proposal], exhausted: str | None, 
             answer = held.services.gate.judge(proposal, held.state, held.standing, exhausted=exhausted, exact=exact)
             decision = answer.decision
             if decision.ruling is Ruling.ALLOW:
-                decision = await _hold(held, proposal, decision, batch)
+                found = await _hold(held, proposal, decision, batch)
+                if found is None:
+                    break
+                decision = found
             detail = _encoder.encode(proposal.detail) if decision.ruling is Ruling.DENY and proposal.detail else None
             batch.happenings.append((decided(held, proposal, decision), detail))
             if decision.ruling is Ruling.ASK:
@@ -184,11 +187,17 @@ async def _decide(held: Held, proposals: list[Proposal], exhausted: str | None, 
     return batch
 
 
-async def _hold(held: Held, proposal: Proposal, decision: Decision, batch: _Batch) -> Decision:
-    """Hold capacity for an allowed call before its commit; without capacity, the decision is a denial that names why."""
+async def _hold(held: Held, proposal: Proposal, decision: Decision, batch: _Batch) -> Decision | None:
+    """Hold capacity for an allowed call before its commit; without capacity, the decision is a denial that names why.
+
+    ``None``: there is none now, and calls before this one hold some already. Nobody waits for capacity while holding it: this call
+    stays planned, and is decided after the others were performed.
+    """
     services = held.services
     dependency = services.tool_dependencies[proposal.name]
     permit = dependency.try_acquire()
+    if permit is None and batch.allowed:
+        return None
     if permit is None:
         await held.sequencer.flush()  # a wait for capacity may be long; what is known already must not wait with it
         try:
@@ -244,7 +253,8 @@ async def _perform_all(held: Held, allowed: list[_Allowed], until_s: float) -> N
 
 async def _perform(held: Held, item: _Allowed, until_s: float) -> None:
     call, spec = item.proposal.call, item.tool.spec
-    before = held.guard(ProposalKind.TOOL, spec.name, until_s)
+    repeats_until_s = held.repeats_until_s(spec, held.services.clock.now_us())
+    before = held.guard(ProposalKind.TOOL, spec.name, until_s, repeats_until_s=repeats_until_s)
     held.sequencer.performing.add(call)
     closed, result = await perform_tool(
         held.services,

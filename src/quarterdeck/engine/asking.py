@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from quarterdeck.core import events as ev
-from quarterdeck.core.context import first_turn
+from quarterdeck.core.context import first_turn, room
 from quarterdeck.core.errors import Refused, Unavailable
 from quarterdeck.core.judge import Decision
 from quarterdeck.core.loop import Finish, Wait, ending
@@ -36,11 +36,13 @@ class _Draft:
         self.name = model_name
         context = contract.limits.context or max_output_tokens * 8
         fixed = program.fixed_tokens + state.input_tokens
-        self.first = first_turn(state.turns, fixed=fixed, budget=context - max_output_tokens)
-        messages = held.transcript.window(program.system, self.first)
+        budget = context - max_output_tokens
+        self.first = first_turn(state.turns, fixed=fixed, budget=budget)
+        messages = held.transcript.window(program.system, self.first, room(state.turns, fixed=fixed, budget=budget))
         tools = tuple([program.declarations[name] for name in contract.allowed_tools if name in program.declarations])
         key = f"{contract.run_id}:{call}"
-        self.request = ModelRequest(messages, tools, max_output_tokens, key, turn=state.turn)
+        timeout_s = held.services.model_dependencies[model_name].policy.timeout_s
+        self.request = ModelRequest(messages, tools, max_output_tokens, key, timeout_s, state.turn)
         self.worst = self.model.worst_case(self.request)
         self.reserve = {"turns": 1, "model_calls": 1, "tokens": self.worst.input_tokens + self.worst.output_tokens}
         cost = cost_microusd(self.model.price, self.worst)
@@ -64,7 +66,7 @@ def _fitting_output(held: Held, wanted: int, worst: Usage) -> int:
         return wanted
     state = held.state
     left = limit - state.spent.get("tokens", 0) - state.reserved.get("tokens", 0) - worst.input_tokens
-    return max(MIN_OUTPUT_TOKENS, min(wanted, left))
+    return min(wanted, max(MIN_OUTPUT_TOKENS, left))
 
 
 def _draft(held: Held, call: str, model_name: str, max_output_tokens: int) -> _Draft:
@@ -145,6 +147,7 @@ async def _commit(
             dependency.release(permit)
     if refused is not None:
         return f"account:{refused.detail}" if refused.guard == "account" else refused.guard
+    held.transcript.forget(draft.first)
     before = held.guard(ProposalKind.MODEL, draft.name, until_s)
     closed, reply = await perform_model(
         held.services,

@@ -11,8 +11,9 @@ from quarterdeck.core.budget import Account
 from quarterdeck.core.commit import Charge
 from quarterdeck.core.judge import revoked
 from quarterdeck.core.loop import Finish, Wait
+from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.state import RunState
-from quarterdeck.core.vocabulary import ProposalKind
+from quarterdeck.core.vocabulary import EffectClass, ProposalKind
 from quarterdeck.engine.performing import Revoked
 from quarterdeck.engine.programs import Program
 from quarterdeck.engine.sequencer import Happening, Sequencer
@@ -86,8 +87,20 @@ class Held:
         contract = self.state.contract
         return ToolContext(self.run_id, call, contract.tenant, contract.actor, key)
 
-    def guard(self, kind: ProposalKind, name: str, until_s: float, *, fresh: bool = True) -> Callable[[], None]:
-        """What runs before each attempt: raises :class:`Revoked` if the attempt must not start.
+    def repeats_until_s(self, spec: ToolSpec, opened_at_us: int) -> float:
+        """Until when, in boot-time seconds, an effect may be attempted again: the last attempt must arrive while the provider still
+        knows the key. Infinite for what needs no key."""
+        if spec.effect is EffectClass.READ or not spec.idempotent:
+            return inf
+        clock = self.services.clock
+        opened_s = clock.boottime_s() + (opened_at_us - clock.now_us()) / 1e6
+        return opened_s + spec.idempotent_for_s - spec.timeout_s
+
+    def guard(
+        self, kind: ProposalKind, name: str, until_s: float, *, fresh: bool = True, repeats_until_s: float = inf
+    ) -> Callable[[], None]:
+        """What runs before each attempt: raises :class:`Revoked` if the attempt must not start; a further one than the first not
+        after ``repeats_until_s`` either.
 
         The first attempt follows its commit, whose guards were exact, so where that was quick it only looks at the time
         (``fresh``); each further one reads cancellations and switches again.
@@ -101,7 +114,7 @@ class Held:
             nonlocal trusted_until_s, attempts
             attempts += 1
             now_s = services.clock.boottime_s()
-            if now_s > until_s:
+            if now_s > until_s or (attempts > 1 and now_s > repeats_until_s):
                 raise Revoked("effect.perform_by")
             if retries is not None and attempts > 1 and self.state.spent.get("retries", 0) + attempts - 1 > retries:
                 raise Revoked("budget.retries")

@@ -300,7 +300,8 @@ async def _failed(
         if isinstance(error, (ToolFailure, QuarterdeckError))
         else f"tool.{_CODES.get(failed.failure.error_class, 'failed')}"
     )
-    message = error.message if isinstance(error, ToolFailure) else f"{type(error).__name__}: {error}"[:500]
+    # Only what a tool says on purpose is passed on: the text of any other error may hold what the tool was trusted with.
+    message = error.message if isinstance(error, ToolFailure) else type(error).__name__
     if spec.effect is EffectClass.READ or not doubt.left:
         return _receipt(services, call, tool, ReceiptStatus.FAILED, code, doubt.tries, message)
     if spec.reconcilable:

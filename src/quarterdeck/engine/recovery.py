@@ -60,9 +60,9 @@ async def _close(held: Held, effect: OpenEffect) -> None:
     if tool is None:
         held.note(*unknown(services, effect.call, None))
         return
-    code = revoked(ProposalKind.TOOL, effect.name, state, services.gate.controls, now_us)
+    code = revoked(ProposalKind.TOOL, effect.name, state, services.gate.controls, now_us) or _forbidden(held, effect)
     repeatable = effect.effect is EffectClass.READ or (
-        effect.idempotent and now_us - effect.opened_at_us < tool.spec.idempotent_for_s * 1_000_000
+        effect.idempotent and services.clock.boottime_s() < held.repeats_until_s(tool.spec, effect.opened_at_us)
     )
     if code is None and repeatable:
         await _again(held, effect, tool, doubted=effect.effect is not EffectClass.READ)
@@ -106,6 +106,7 @@ async def _again(held: Held, effect: OpenEffect, tool: Tool, *, doubted: bool) -
             dependency.release(permit)
     if until_s is None:
         return
+    until_s = min(until_s, held.repeats_until_s(tool.spec, effect.opened_at_us)) if doubted else until_s
     before = held.guard(ProposalKind.TOOL, effect.name, until_s)
     held.sequencer.performing.add(effect.call)
     context = held.context(effect.call, effect.key)
@@ -138,6 +139,16 @@ async def _reopen(held: Held, effect: OpenEffect, tool: Tool, *, doubted: bool) 
         perform_by_us, until_s = held.window()
         if await held.sequencer.commit(((ev.EffectReopened(now_us, effect.call, perform_by_us), None),)) is None:
             return until_s
+
+
+def _forbidden(held: Held, effect: OpenEffect) -> str | None:
+    """Why the policy in force, or the tool as it is today, does not let this very effect happen any more; else ``None``."""
+    proposal = held.services.gate.catalogue.propose(
+        held.state.contract, effect.call, effect.name, held.transcript.raw(effect.call), 1
+    )
+    if proposal.digest != effect.digest:
+        return "effect.changed"
+    return held.services.gate.forbidden(proposal, held.state, held.standing)
 
 
 def _given_up(held: Held, effect: OpenEffect, tool: Tool, code: str, *, doubted: bool) -> Receipt:

@@ -66,9 +66,7 @@ async def drive(services: Services, claimed: ClaimedRun) -> None:
         return
     held = Held(services, run_id, sequencer, transcript, program)
     try:
-        sequencer.read_inbox()
-        sequencer.note(ev.RunStarted(services.clock.now_us(), services.worker, claimed.epoch))
-        await _until_rest(held)
+        await _drive(held, claimed.epoch)
     except OwnershipLost as lost:
         _log.info("run %s: %s", run_id, lost)
         await _leave_evidence(held)
@@ -76,12 +74,27 @@ async def drive(services: Services, claimed: ClaimedRun) -> None:
     except Corrupt as error:
         _quarantine(services, run_id, error)
         return
-    except Unavailable:
-        raise
-    except Exception:  # the one broad except of the runner
-        _log.exception("run %s met a fault of the runtime; it is parked for a person", run_id)
-        await _rest(held, Rest(Wait(StopReason.BLOCKED, "runtime.fault", ("operator",), None)))
     services.hub.rested(run_id)
+
+
+async def _drive(held: Held, epoch: int) -> None:
+    """Drive to rest; a fault of the runtime parks the run for a person, with everything that is known of it."""
+    services = held.services
+    try:
+        held.sequencer.read_inbox()
+        held.sequencer.note(ev.RunStarted(services.clock.now_us(), services.worker, epoch))
+        await _until_rest(held)
+        return
+    except QuarterdeckError as error:
+        if isinstance(error, (OwnershipLost, Corrupt, Unavailable)):
+            raise
+        _log.exception("run %s met an error that it should not: it is parked for a person", held.run_id)
+    except Exception:  # the one broad except of the runner
+        _log.exception("run %s met a fault of the runtime; it is parked for a person", held.run_id)
+    parked: Finish | Wait = Wait(StopReason.BLOCKED, "runtime.fault", ("operator",), None)
+    while not await _rest(held, Rest(parked)):
+        if held.state.cancelled_by and not held.state.open:
+            parked = Finish(Status.CANCELLED, StopReason.CANCELLED, "run.cancelled")
 
 
 def _quarantine(services: Services, run_id: str, error: QuarterdeckError) -> None:

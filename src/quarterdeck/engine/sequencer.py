@@ -31,7 +31,7 @@ from quarterdeck.core.errors import Corrupt, OwnershipLost, Unavailable
 from quarterdeck.core.fold import fold
 from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.state import RunState
-from quarterdeck.core.vocabulary import ReceiptStatus
+from quarterdeck.core.vocabulary import ReceiptStatus, Status
 from quarterdeck.engine.services import Services
 
 RESENDS = 20
@@ -88,6 +88,7 @@ class Sequencer:
         self.epoch = epoch
         self._services = services
         self._committed = state.seq
+        self._fresh = True
         self._noted: list[Record] = []
         self._inbox: list[int] = []
         self._closes: list[CloseApproval] = []
@@ -165,6 +166,8 @@ class Sequencer:
         consumes: tuple[Consume, ...] = (),
         closes: tuple[CloseApproval, ...] = (),
     ) -> Refused | None:
+        if head is None and self._fresh and control is not None:
+            head = Head(Status.RUNNING)  # the row says so from the first commit of this holder on
         noted, inbox, expired = len(self._noted), len(self._inbox), len(self._closes)
         records = (*self._noted, *[record(event, payload) for event, payload in happenings])
         outcome = await self._durably(
@@ -189,6 +192,7 @@ class Sequencer:
             return self._refused(outcome)
         after = self._committed
         self._committed += len(records)
+        self._fresh = self._fresh and head is None
         del self._noted[:noted], self._inbox[:inbox], self._closes[:expired]
         for event, _ in happenings:
             fold(self.state, event)

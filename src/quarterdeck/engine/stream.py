@@ -7,6 +7,7 @@ journal by the last sequence it saw.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 
 import msgspec
@@ -34,6 +35,7 @@ class Subscription:
         self._run_id = run_id
         self._queue: asyncio.Queue[Entry] = asyncio.Queue(BUFFER)
         self.cut = False
+        self._error: Exception | None = None
 
     def put(self, entry: Entry) -> None:
         """Add an entry; a full queue cuts the subscriber off, but deltas alone never do."""
@@ -44,8 +46,18 @@ class Subscription:
         except asyncio.QueueFull:
             self.cut = bool(entry.seq)
 
+    def fail(self, error: Exception) -> None:
+        """Nothing more will come: the reader is told why, after what it has."""
+        self._error = error
+        if self._queue.full():
+            self.cut = True
+        else:
+            self._queue.put_nowait(Entry())
+
     async def next(self) -> Entry | None:
         """The next entry; ``None`` once the subscriber was cut off and has read what it had."""
+        if self._error is not None and self._queue.qsize() <= 1:
+            raise self._error
         if self.cut and self._queue.empty():
             return None
         return await self._queue.get()
@@ -62,6 +74,7 @@ class Hub:
         self._watchers: dict[str, list[Subscription]] = {}
         self._ends: dict[str, list[asyncio.Future[None]]] = {}
         self._broken: dict[str, Exception] = {}
+        self._failed: Exception | None = None
 
     def subscribe(self, run_id: str) -> Subscription:
         """Watch one run from now on."""
@@ -83,19 +96,29 @@ class Hub:
         It fails at once for a run that was quarantined here.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if run_id in self._broken:
-            future.set_exception(self._broken[run_id])
+        error = self._failed or self._broken.get(run_id)
+        if error is not None:
+            future.set_exception(error)
             return future
         self._ends.setdefault(run_id, []).append(future)
+        future.add_done_callback(functools.partial(self._forget, run_id))
         return future
+
+    def _forget(self, run_id: str, future: asyncio.Future[None]) -> None:
+        waiting = self._ends.get(run_id, [])
+        if future in waiting:
+            waiting.remove(future)
+        if not waiting:
+            self._ends.pop(run_id, None)
 
     def fail(self, error: Exception) -> None:
         """Nothing comes to rest any more in this process: tell everybody who waits why."""
-        for futures in self._ends.values():
-            for future in futures:
-                if not future.done():
-                    future.set_exception(error)
-        self._ends.clear()
+        self._failed = error
+        for future in [future for futures in self._ends.values() for future in futures]:
+            if not future.done():
+                future.set_exception(error)
+        for watcher in [watcher for watchers in self._watchers.values() for watcher in watchers]:
+            watcher.fail(error)
 
     def quarantine(self, run_id: str, error: Exception) -> None:
         """The run cannot go on in this process: tell everybody who waits for it, now and later."""
@@ -103,6 +126,8 @@ class Hub:
         for future in self._ends.pop(run_id, []):
             if not future.done():
                 future.set_exception(error)
+        for watcher in self._watchers.get(run_id, []):
+            watcher.fail(error)
 
     def rested(self, run_id: str) -> None:
         """The run has come to rest; its commit is durable."""

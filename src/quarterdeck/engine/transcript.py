@@ -7,7 +7,8 @@ and the cost of a turn do not grow with the length of the run.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -79,17 +80,23 @@ class Transcript:
         """The text of the newest model message."""
         return self._turns[-1].message.content if self._turns else ""
 
-    def window(self, system: Message | None, first: int) -> tuple[Message, ...]:
-        """System prompt, user message and every turn from ``first`` on; earlier turns are forgotten."""
+    def window(self, system: Message | None, first: int, room: int | None = None) -> tuple[Message, ...]:
+        """System prompt, user message and every turn from ``first`` on. ``room``: tokens to which the newest turn's answers are cut."""
+        messages = [system, self.user] if system is not None else [self.user]
+        for turn in islice(self._turns, max(0, first - self._dropped), None):
+            messages.append(turn.message)
+            if room is not None and turn is self._turns[-1]:
+                messages.extend(_cut(turn.answers.values(), room * 4 // max(1, len(turn.answers))))
+            else:
+                messages.extend(turn.answers.values())
+            messages.extend(turn.notes)
+        return tuple(messages)
+
+    def forget(self, first: int) -> None:
+        """Turns before ``first`` are never shown again: the window only moves forward."""
         while self._dropped < first and self._turns:
             self._turns.popleft()
             self._dropped += 1
-        messages = [system, self.user] if system is not None else [self.user]
-        for turn in self._turns:
-            messages.append(turn.message)
-            messages.extend(turn.answers.values())
-            messages.extend(turn.notes)
-        return tuple(messages)
 
     def _admitted(self, _: ev.RunAdmitted, payload: bytes | None) -> None:
         self.user = Message("user", _text(payload))
@@ -117,6 +124,18 @@ class Transcript:
             self._turns[-1].notes.append(Message("user", content))
         else:
             self._answer(event.call, content)
+
+
+def _cut(answers: Iterable[Message], length: int) -> Iterator[Message]:
+    """The same answers, each at most so many characters long, and saying so where something was cut off."""
+    for answer in answers:
+        if len(answer.content) <= length:
+            yield answer
+        else:
+            kept = answer.content[: max(0, length - 64)]
+            yield msgspec.structs.replace(
+                answer, content=f"{kept} [cut: {len(answer.content) - len(kept)} characters are left out]"
+            )
 
 
 def _present(payload: bytes | None) -> bytes:

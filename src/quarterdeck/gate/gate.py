@@ -81,6 +81,11 @@ class Gate:
         context = words | {"user": contract.actor, "mode": contract.mode.value}
         return Standing(contract.agent, words, context, budget.bounds(self._accounts(contract)))
 
+    def forbidden(self, proposal: Proposal, state: RunState, standing: Standing) -> str | None:
+        """The reason for which the policy in force denies what was allowed before; an approval already given still counts."""
+        verdict = self.policy.judge(self._request(proposal, state, standing, self.catalogue.spec(proposal.name)))
+        return (verdict.reasons or ("policy.denied",))[0] if verdict.outcome == "deny" else None
+
     def judge(
         self,
         proposal: Proposal,

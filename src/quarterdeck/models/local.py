@@ -1,10 +1,10 @@
 """A real language model on this machine: no key, no network, no money. Small enough to be in a package, and as weak as that.
 
 By default SmolLM2-135M-Instruct (Apache-2.0, 98 MB). Its output is decoded under a JSON Schema, so every proposal names a tool
-that was offered and has arguments of the right shape; whether it is the *right* tool is another matter. Measured on 30 support
-tickets with four tools and eight to ten examples: the right tool 25 times, no better than copying the nearest example; without
-examples 4 to 7 times in 16, close to chance. It is here so that everything runs at once and against something that proposes
-for real. It is no evidence of what an agent can do.
+that was offered and has arguments of the right shape; whether it is the *right* tool is another matter. On 30 handwritten support
+tickets, four tools and ten examples it named the right one 26 times, which is what copying the nearest example would have given;
+without examples 7 times, which is chance. It is here so that everything runs at once, against something that proposes for real.
+It is no evidence of what an agent can do.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ class LocalModel:
     """A :class:`~quarterdeck.ports.model.Model` from a GGUF file; the bundled one without ``path``.
 
     ``examples`` are pairs of what a user may say and the proposal it should lead to, as JSON:
-    ``("Where is A-1?", '{"tool": "lookup_order", "arguments": {"order_id": "A-1"}}')``; a final answer is the tool ``reply`` with
-    ``{"text": …}``. Two or three for each tool make all the difference; lines ``text -> {…}`` of the system prompt count too, and
-    where there are tools they are the only part of it that reaches the model. What a tool has answered is written behind what was said, ``[lookup_order:
-    status lost]``: an example with that on its left side teaches a second step; without one, the model words the result and stops.
+    ``("Where is A-1?", '{"tool": "lookup_order", "arguments": {"order_id": "A-1"}}')``; a final answer is the tool ``reply``
+    with ``{"text": …}``. Two or three for each tool make all the difference. Lines ``text -> {…}`` of the system prompt count
+    too, and where there are tools they are the only part of it that reaches the model. What a tool has answered is written
+    behind what was said, as in ``Where is A-1? [lookup_order: status lost]``: an example with that on its left side teaches a
+    second step; without one, the model words the result and stops.
 
     Weights are loaded by the first call and shared by all models of the same file. Requests to one file wait for each other;
     ``timeout_s`` counts the waiting. One call is proposed at a time. At most 1,024 tokens are written, whatever was asked for.

@@ -26,8 +26,8 @@ import msgspec
 
 from quarterdeck.ports.model import ModelFailure, Usage
 
-CONTEXT_TOKENS = 5_120
-"""Room for the longest prompt (3,700) and the longest answer (1,024)."""
+CONTEXT_TOKENS = 5_632
+"""Room for the longest prompt (4,400) and the longest answer (1,024)."""
 
 MAX_OUTPUT_TOKENS = 1_024
 

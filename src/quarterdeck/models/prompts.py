@@ -30,12 +30,13 @@ from quarterdeck.ports.model import Message, ModelRequest, ToolDeclaration
 EXAMPLES_SHOWN = 4
 SAID_BYTES = 900
 RESULT_BYTES = 300
+NAME_BYTES = 64
 RESULTS_SHOWN = 3
 EXAMPLE_BYTES = 400
 TOOLS_BYTES = 600
 SYSTEM_BYTES = 600
 
-PROMPT_BYTES = 3_700
+PROMPT_BYTES = 4_400
 """No prompt is longer, chat template included: the parts above, with what stands between them."""
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -138,7 +139,7 @@ def current_round(messages: Sequence[Message]) -> Round:
     said = messages[start].content if messages and messages[start].role == "user" else ""
     asked = {call.call_id: call.tool for message in messages[start:] for call in message.calls}
     results = [
-        (asked.get(message.call_id, "tool"), _cut(_plain(message.content), RESULT_BYTES))
+        (_cut(asked.get(message.call_id, "tool"), NAME_BYTES), _cut(_plain(message.content), RESULT_BYTES))
         for message in messages[start:]
         if message.role == "tool"
     ]

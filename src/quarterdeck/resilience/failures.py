@@ -8,6 +8,8 @@ A refusal is an :class:`~quarterdeck.core.errors.Unavailable` with one of the co
 from __future__ import annotations
 
 import enum
+import ssl
+from http.client import HTTPException
 
 from quarterdeck.core.breaker import BreakerState, Rejection
 from quarterdeck.core.errors import Refused, Unavailable
@@ -98,6 +100,6 @@ def classify_by_type(error: Exception) -> Failure:
         return Failure(ErrorClass.TIMEOUT)
     if isinstance(error, ConnectionRefusedError):
         return Failure(ErrorClass.CONNECTION, started=False)
-    if isinstance(error, ConnectionError):
+    if isinstance(error, (ConnectionError, EOFError, ssl.SSLError, HTTPException)):
         return Failure(ErrorClass.CONNECTION)
     return Failure(ErrorClass.UNKNOWN)

@@ -100,7 +100,7 @@ RUNTIME_MUTANTS = (
         "live events are shown before their commit", 5, "contract",
         (_APPEND, "outcome = await", "self._services.hub.committed(self.run_id, self._committed, records)\n    outcome = await"),
     ),
-    _mutant("perform-by is not checked", 6, "I2", (_GUARD, "if now_s > until_s:", "if False:")),
+    _mutant("perform-by is not checked", 6, "I2", (_GUARD, "if now_s > until_s or", "if")),
     _mutant(
         "an open intent is taken over without waiting out its perform-by time", 6, "I12",
         ("engine.recovery:recover", "if not services.journal.quiesced:", "if False:"),
@@ -115,11 +115,11 @@ RUNTIME_MUTANTS = (
     ),
     _mutant(
         "an effect that is not idempotent is repeated after a crash", 7, "I2",
-        ("engine.recovery:_close", "effect.idempotent and now_us", "now_us"),
+        ("engine.recovery:_close", "effect.idempotent and services", "services"),
     ),
     _mutant(
         "an effect is repeated after its key has expired", 7, "I2",
-        ("engine.recovery:_close", "now_us - effect.opened_at_us <", "0 *"),
+        ("engine.held:Held.repeats_until_s", "return opened_s + spec.idempotent_for_s - spec.timeout_s", "return inf"),
     ),
     _mutant(
         "an effect that can be asked about is repeated without asking", 7, "I2",

@@ -8,7 +8,7 @@ more, in its own words. Numbers (I1, I2, …) are those of the architecture.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -45,10 +45,12 @@ from quarterdeck.testing.processes import current
 from quarterdeck.testing.reached import Reached
 from quarterdeck.testing.scenario import Scenario
 from quarterdeck.testing.tables import Run, Tables
-from quarterdeck.testing.world import tool_specs
+from quarterdeck.testing.world import Account, tool_specs
 
 FRESH_S = 0.1
 """A first attempt may begin this long after its intent was submitted without looking at revocations again."""
+PROMPT_S = 15.0
+"""So long a receipt may wait for a store that is slow; not for anything else."""
 MAX_VIOLATIONS = 20
 """After so many a simulation has said enough."""
 
@@ -125,6 +127,8 @@ class Oracle:
         self.accounts: dict[tuple[str, str], tuple[int, int]] = {}
         self._submitted: dict[tuple[str, int, int, bytes], tuple[float, int]] = {}
         self._trace = hashlib.sha256()
+        self.providers: Mapping[str, Account] = {}
+        self._prompt = scenario.rates.lost_before + scenario.rates.lost_after < 0.1
         self._hashes = {
             (spec.name, spec.schema_hash) for version in (1, 2) for spec in tool_specs(scenario, version)
         }
@@ -348,6 +352,7 @@ class Oracle:
                 closed = watched.open.pop(event.call, None)
                 self.check(closed is not None, "I19", f"{watched.run_id}: a receipt for {event.call}, which is not open")
                 if isinstance(event, ev.ToolClosed) and closed is not None:
+                    self._check_prompt(watched, closed, event, submitted_s)
                     old_s = self.clock.boottime_s() - closed.opened_s
                     expired = closed.idempotent and event.status is ReceiptStatus.UNKNOWN and old_s > self.scenario.key_kept_s
                     self.reached.sometimes("effect.key_expired", expired)
@@ -376,6 +381,18 @@ class Oracle:
             watched.transcript.apply(event, payload)
         except Corrupt as error:
             self.violated("I14", f"{watched.run_id}: {ev.kind_of(event)} cannot follow: {error}")
+
+    def _check_prompt(self, watched: Watched, closed: Open, event: ev.ToolClosed, submitted_s: float) -> None:
+        """The receipt of an effect that nobody can repeat is made durable at once; it waits for no other call."""
+        account = self.providers.get(closed.key)
+        answered = account.answered if account is not None else None
+        safe = closed.idempotent or closed.effect is EffectClass.READ
+        if answered is None or safe or event.status is not ReceiptStatus.SUCCEEDED or not self._prompt:
+            return
+        at_s, process, pauses = answered
+        if process.name == watched.holder and process.paused == pauses:
+            late_s = submitted_s - at_s
+            self.check(late_s < PROMPT_S, "contract 5", f"{watched.run_id}: the receipt of {event.call} was kept for {late_s:.1f} s")
 
     def _opened(
         self, commit: Commit, watched: Watched, event: ev.ModelOpened | ev.ToolOpened, submitted_s: float, until_s: float

@@ -195,12 +195,12 @@ def _rates(chance: random.Random, *, quiesced: bool, keys_expire: bool) -> Rates
 
 
 def _agent(chance: random.Random, index: int) -> AgentPlan:
-    autonomy = chance.choice((*(Autonomy.BOUNDED_AUTONOMOUS,) * 3, Autonomy.EXECUTES_AFTER_APPROVAL, Autonomy.DRAFTS_FOR_REVIEW))
+    autonomy = chance.choice((*(Autonomy.BOUNDED_AUTONOMOUS,) * 5, *(Autonomy.EXECUTES_AFTER_APPROVAL,) * 2, Autonomy.DRAFTS_FOR_REVIEW))
     count = chance.randint(2, len(TOOLS))
     tools = tuple(sorted(chance.sample(TOOLS, count)))
     limits = Limits(
-        turns=chance.choice((4, 8, 12)),
-        tool_calls=chance.choice((3, 8, 20)),
+        turns=chance.choice((6, 10, 14)),
+        tool_calls=chance.choice((4, 12, 30)),
         tokens=chance.choice((None, None, 3_000)),
         cost_microusd=chance.choice((None, None, 4_000)),
         context=chance.choice((1_500, 6_000)),
@@ -212,16 +212,16 @@ def _agent(chance: random.Random, index: int) -> AgentPlan:
 
 def _order(chance: random.Random, index: int, span_s: float, agents: tuple[AgentPlan, ...]) -> Order:
     at_s = chance.random() * span_s * chance.choice((0.05, 0.5))
-    mode = chance.choice((None, None, None, None, Mode.HUMAN_GATED, Mode.SYNC))
-    cancels = chance.random() < 0.2
+    mode = chance.choice((*(None,) * 8, Mode.HUMAN_GATED, Mode.SYNC))
+    cancels = chance.random() < 0.12
     return Order(
         f"r{index}",
         at_s,
         chance.choice(agents).name,
         chance.choice(("t0", "t0", "t1")),
         mode,
-        deadline_s=chance.choice((None, None, None, 10.0, 60.0, 200.0)),
-        turns=chance.choice((None, None, 3)),
+        deadline_s=chance.choice((*(None,) * 9, 10.0, 60.0, 200.0)),
+        turns=chance.choice((None, None, None, 3)),
         tokens=chance.choice((None, None, None, 800)),
         cost=chance.choice((None, None, None, 1_500)),
         cancel_after_s=chance.random() * chance.choice((0.2, 5.0, span_s / 2)) if cancels else None,
@@ -232,7 +232,7 @@ def _order(chance: random.Random, index: int, span_s: float, agents: tuple[Agent
 
 def _switches(chance: random.Random, span_s: float) -> tuple[SwitchPlan, ...]:
     plans = []
-    for _ in range(chance.choice((0, 0, 1, 2, 4))):
+    for _ in range(chance.choice((0, 0, 0, 1, 3))):
         on_s = chance.random() * span_s * 0.7
         plans.append(SwitchPlan(chance.choice(SWITCHES), on_s, on_s + chance.random() * chance.choice((1.0, 20.0, span_s))))
     return tuple(plans)
@@ -248,10 +248,10 @@ def _outages(chance: random.Random, span_s: float) -> tuple[Outage, ...]:
 
 def _accounts(chance: random.Random) -> dict[str, Limits]:
     accounts = {}
-    if chance.random() < 0.35:
+    if chance.random() < 0.25:
         accounts["all"] = Limits(model_calls=chance.choice((None, 12)), tokens=chance.choice((None, 6_000)))
-    if chance.random() < 0.35:
+    if chance.random() < 0.25:
         accounts["tenant:*"] = Limits(tool_calls=chance.choice((4, 12)), cost_microusd=chance.choice((None, 5_000)))
-    if chance.random() < 0.35:
+    if chance.random() < 0.25:
         accounts["route:a0"] = Limits(tokens=chance.choice((2_000, 10_000)), tool_calls=chance.choice((None, 6)))
     return accounts

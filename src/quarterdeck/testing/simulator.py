@@ -20,7 +20,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+from quarterdeck.app import wiring
+from quarterdeck.app.deck import Quarterdeck
 from quarterdeck.dispatch import embedded
+from quarterdeck.ports.policy import PolicyEngine
 from quarterdeck.testing.clock import VirtualClock
 from quarterdeck.testing.oracle import Oracle, WatchedStore
 from quarterdeck.testing.owners import Owners
@@ -45,7 +48,20 @@ def simulate(seed: int, mutants: Sequence[Plant] = ()) -> Report:
         for planted in mutants:
             stack.enter_context(planted())
         stack.enter_context(patched(embedded, "POLL_S", scenario.poll_s))
+        stack.enter_context(patched(wiring, "policy_of", _policy_of))
         return Simulation(scenario).run()
+
+
+def _policy_of(deck: Quarterdeck) -> PolicyEngine:
+    """The compiled policies of a deck; compiled once for all simulations, because an engine never changes."""
+    key = (tuple(deck.policies.items()), tuple(deck.agents))
+    if key not in _engines:
+        _engines[key] = _compile(deck)
+    return _engines[key]
+
+
+_compile = wiring.policy_of
+_engines: dict[tuple[object, object], PolicyEngine] = {}
 
 
 class Simulation:
@@ -60,6 +76,7 @@ class Simulation:
         self.oracle = Oracle(scenario, tables, self.clock, self.reached)
         self.world = World(scenario, self.clock, self.reached, world())
         self.world.watcher = self.oracle
+        self.oracle.providers = self.world.ledger
         shared = WatchedStore(tables, self.oracle)
         self.owners = Owners(scenario, self.world, self.oracle, shared, self.clock, self.loop)
         self.people = People(scenario, self.world, self.oracle, self.owners, self.clock)

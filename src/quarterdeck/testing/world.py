@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import msgspec
 
@@ -67,7 +67,7 @@ class Account:
     in_flight: int = 0
     doubtful: bool = False
     known_by: Process | None = None
-    answered: tuple[float, Process] | None = None
+    answered: tuple[float, Process, int] | None = None
 
 
 class World:
@@ -156,9 +156,10 @@ class World:
             self.watcher.violated("I2", f"{tool.spec.name} did {key} {len(account.effects)} times: at {times}")
 
 
-async def for_ever() -> None:
+async def for_ever() -> NoReturn:
     """Never return: the caller is dead, or waits for what never comes."""
-    await asyncio.get_running_loop().create_future()
+    while True:
+        await asyncio.get_running_loop().create_future()
 
 
 class SimulatedTool:
@@ -205,13 +206,12 @@ class SimulatedTool:
         if world.dies(rates.crash_tool):
             world.reached.sometimes("crash.tool")
             await for_ever()
-        if process is not None:
-            account.answered = (world.clock.boottime_s(), process)
         if world.roll(rates.tool_lost):
             world.reached.sometimes("effect.answer_lost")
             if world.chance.random() < 0.3:
                 raise ToolFailure("tool.unsure", "the provider did not say", transient=True, done=None)
             raise ConnectionResetError("the connection was cut")
+        account.answered = (world.clock.boottime_s(), process, process.paused)
         return result
 
     async def reconcile(self, arguments: bytes, context: ToolContext) -> Finding:

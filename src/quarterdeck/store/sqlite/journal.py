@@ -20,8 +20,7 @@ import apsw
 from quarterdeck.core.commit import Op, Outcome, Refused
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.store.sqlite.frames import FAULT, Reply, Request, frame, replies, split
-from quarterdeck.store.sqlite.opening import OwnerLock, connect, prepare
-from quarterdeck.store.sqlite.statements import load
+from quarterdeck.store.sqlite.opening import OwnerLock, connect, incarnation_of, prepare
 
 GROUP = 128
 """Operations per request: small enough that the writer works while the event loop prepares the next ones."""
@@ -80,10 +79,7 @@ class SqliteJournal(asyncio.Protocol):
         lock = OwnerLock(path)
         try:
             prepare(path, incarnation)
-            db = connect(path, readonly=True)
-            stored = db.execute(load("write")["meta"], ("incarnation",)).fetchone()
-            db.close()
-            journal = cls(path, lock, int(stored[0]) if stored else 0)
+            journal = cls(path, lock, incarnation_of(path))
             await journal._start()
         except BaseException:
             lock.release()

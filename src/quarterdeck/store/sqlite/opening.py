@@ -9,6 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
@@ -120,6 +122,19 @@ def connect(path: Path, *, readonly: bool = False) -> apsw.Connection:
     return db
 
 
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what SQLite says about a file into errors that say what to do."""
+    try:
+        yield
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise Corrupt("store.corrupt", f"{path} is damaged or no SQLite file ({error}); restore a backup") from None
+    except apsw.BusyError as error:
+        raise Unavailable("store.busy", f"{path} is locked by another program ({error}); let it finish") from None
+    except (apsw.IOError, apsw.FullError, apsw.ReadOnlyError) as error:
+        raise Unavailable("store.storage", f"{path} cannot be used ({error}); free or mount the storage") from None
+
+
 def prepare(path: Path, incarnation: int) -> None:
     """Make the file ours: create or migrate it, check it, and release what the previous owner held.
 
@@ -129,36 +144,65 @@ def prepare(path: Path, incarnation: int) -> None:
     new = not path.exists() or path.stat().st_size == 0 or _blank(path)
     db = connect(path)
     try:
-        require_durable(db)
-        if new:
-            db.execute("BEGIN IMMEDIATE")
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(schema(1))
-            db.execute(f"PRAGMA user_version = {SCHEMA}")
-            db.execute(load("write")["put_meta"], ("incarnation", incarnation))
-            db.execute("COMMIT")
-        elif path.stat().st_size <= QUICK_CHECK_BYTES:
-            check(db, path)
-        _adopt(db)
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise Corrupt("store.corrupt", f"{path} is damaged ({error}); restore a backup") from None
-    except (apsw.IOError, apsw.FullError, apsw.ReadOnlyError) as error:
-        raise Unavailable("store.storage", f"{path} cannot be written ({error}); free or mount the storage") from None
-    except apsw.BusyError as error:
-        raise Unavailable("store.busy", f"{path} is locked by another program ({error}); let it finish") from None
+        with readable(path):
+            require_durable(db)
+            if new:
+                db.execute("BEGIN IMMEDIATE")
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.execute(schema(1))
+                db.execute(f"PRAGMA user_version = {SCHEMA}")
+                db.execute(load("write")["put_meta"], ("incarnation", incarnation))
+                db.execute("COMMIT")
+            elif path.stat().st_size <= QUICK_CHECK_BYTES:
+                check(db, path)
+            _adopt(db)
     finally:
         db.close()
+
+
+def require_ours(path: Path) -> None:
+    """Raise unless ``path`` is a store that this version can read; nothing is written, whatever it is."""
+    if not path.exists() or (path.is_file() and path.stat().st_size == 0) or _blank(path):
+        raise UsageError(
+            "store.missing", f"there is no store at {path}; start a runtime first, or name another in QUARTERDECK_STORE"
+        )
+
+
+def incarnation_of(path: Path) -> int:
+    """The incarnation of a store that is ours, part of the guard of every commit."""
+    db = connect(path, readonly=True)
+    try:
+        with readable(path):
+            return int(one(db, load("write")["meta"], ("incarnation",))[0])
+    finally:
+        db.close()
+
+
+def owner_of(path: Path) -> int | None:
+    """The process that owns the store now, or ``None``. A moment's truth: who acts on it must be right either way.
+
+    The kernel holds the lock for the owner and its writer, so what is asked is the lock; the file only says who took it last.
+    """
+    lock = path.with_name(path.name + ".lock")
+    try:
+        with lock.open(encoding="ascii", errors="replace") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = file.read(20)
+                return int(text) if text.isdigit() else 0
+    except FileNotFoundError:
+        return None
+    return None
 
 
 def _blank(path: Path) -> bool:
     """Whether the file holds nothing yet, as after a crash while it was made; raises if it is not ours to use."""
     db = connect(path, readonly=True)
     try:
-        application = db.pragma("application_id")
-        version = db.pragma("user_version")
-        tables = one(db, "SELECT count(*) FROM sqlite_schema")[0]
-    except (apsw.NotADBError, apsw.CorruptError, apsw.IOError) as error:
-        raise Corrupt("store.corrupt", f"{path} is not a readable SQLite file ({error}); restore a backup") from None
+        with readable(path):
+            application, version = db.pragma("application_id"), db.pragma("user_version")
+            tables = one(db, "SELECT count(*) FROM sqlite_schema")[0]
     finally:
         db.close()
     if application == version == tables == 0:

@@ -11,18 +11,18 @@ from pathlib import Path
 from quarterdeck.core.commit import Claim, Commit, Op, Outcome
 from quarterdeck.core.errors import UsageError
 from quarterdeck.store.sqlite.applier import Applier
-from quarterdeck.store.sqlite.opening import connect, require_durable
+from quarterdeck.store.sqlite.opening import connect, readable, require_durable, require_ours
 
 
 def visit(path: Path, op: Op) -> Outcome:
     """Apply one operation to a file that another process owns, or nobody does. Blocks until it is durable."""
     if isinstance(op, Claim) or (isinstance(op, Commit) and op.new is None):
         raise UsageError("store.visitor", "only the owner of a store appends to journals; go through the running service")
-    if not path.exists():
-        raise UsageError("store.missing", f"there is no store at {path}; start a runtime first, or set QUARTERDECK_STORE")
+    require_ours(path)
     db = connect(path)
     try:
-        require_durable(db)
-        return Applier(db).apply([op])[0]
+        with readable(path):
+            require_durable(db)
+            return Applier(db).apply([op])[0]
     finally:
         db.close()
