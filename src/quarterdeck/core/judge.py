@@ -119,8 +119,10 @@ def rule(proposal: Proposal, state: RunState, facts: Facts, outcome: str, reason
     if proposal.kind is ProposalKind.TOOL and facts.tool is not None:
         asked += _asks(state, facts.tool, facts.controls)
     approval = facts.approval
-    if approval is not None and approval.outcome in ("rejected", "expired"):
-        return _deny(f"approval.{approval.outcome}")
+    if approval is not None and approval.outcome == "rejected":
+        return _deny("approval.rejected")
+    if approval is not None and approval.outcome == "expired":
+        return _deny("approval.expired")
     if not asked:
         return Decision(Ruling.ALLOW, reasons, proposal.reserve)
     if approval is None:

@@ -107,7 +107,13 @@ class SimulatedModel:
             kind = chance.randrange(6)
             if kind == 0:
                 return "nope", "{}"
-            garbage = ("{", '{"target":"c1"}', '{"target":"c1","amount":"5"}', '{"target":"a","target":"b","amount":1}', "[1e999]")
+            garbage = (
+                "{",
+                '{"target":"c1"}',
+                '{"target":"c1","amount":"5"}',
+                '{"target":"a","target":"b","amount":1}',
+                "[1e999]",
+            )
             return tool, garbage[kind - 1]
         if chance.random() < rates.repeat:
             return "lookup", '{"target":"c0","amount":1}'

@@ -154,11 +154,19 @@ RUNTIME_MUTANTS = (
     ),
     _mutant(
         "an approval's expiry is not looked at again", 7, "I5",
-        ("core.judge:rule", 'approval.outcome == "expired" or facts.now_us >= approval.expires_at_us', "False"),
+        ("core.judge:rule", "if facts.now_us >= approval.expires_at_us:", "if False:"),
         ("testing.tables:Tables._is_usable", "and approval.expires_at_us > consume.at_us", ""),
     ),
-    _mutant("a rejected action is performed", 7, "I5", ("core.judge:rule", 'if approval.outcome == "rejected":', "if False:"),
-            ("core.judge:rule", 'if approval.outcome != "approved":', "if False:")),
+    _mutant(
+        "an approval is stretched by a wait for capacity", 7, "I5",
+        ("engine.acting:act", "batch.used(held.services.clock.now_us())", "tuple(batch.consumes)"),
+    ),
+    _mutant(
+        "a rejected action is performed", 7, "I5",
+        ("core.judge:rule", 'approval.outcome in ("rejected", "expired")', 'approval.outcome == "expired"'),
+        ("core.judge:rule", 'if approval.outcome != "approved":', "if False:"),
+        ("testing.tables:Tables._is_usable", 'approval.status == "approved"', 'approval.status in ("approved", "rejected")'),
+    ),
     _mutant("nobody is asked", 0, "I5", ("core.judge:_asks", "return asks", "return ()")),
     _mutant("the control guard is not sent", 3, "I9", ("engine.sequencer:Sequencer.commit", "control=self._control", "control=None")),
     _mutant(
@@ -174,6 +182,13 @@ RUNTIME_MUTANTS = (
         "a refused intent is sent again without judging it again", 3, "I9",
         ("engine.acting:act", "if refused.guard == \"account\":", "if refused.guard in ('control', 'facts'):\n"
          "            batch.release()\n            break\n        if refused.guard == \"account\":"),
+    ),
+    _mutant(
+        "a fact that was never set is not guarded", 3, "I9", ("app.wiring:wire", "{name: 0 for name in FACTS} | ", "")
+    ),
+    _mutant(
+        "refused connections are charged", 8, "I3",
+        ("engine.performing:_Doubt.tries", "self._permit.attempts - self._unstarted", "self._permit.attempts"),
     ),
     _mutant(
         "reservations are not counted against slices", 8, "I3",
@@ -232,9 +247,9 @@ RUNTIME_MUTANTS = (
     _mutant("a resting run keeps its lease", 1, "I12", ("engine.runner:_rest", "wake_at_us, release=True)", "wake_at_us)")),
     _mutant(
         "a denied call is performed", 0, "I4",
-        ("engine.acting:_decide", "if decision.ruling is Ruling.ALLOW:\n                decision = await",
+        ("engine.acting:_decide", "if decision.ruling is Ruling.ALLOW:\n                found = await",
          "if decision.ruling is not Ruling.ASK and proposal.name in held.services.tool_dependencies and not proposal.problem:\n"
-         "                decision = await"),
+         "                found = await"),
     ),
     _mutant(
         "other arguments are executed than were judged", 0, "I4",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -21,26 +20,22 @@ from quarterdeck.core.commit import (
     Commit,
     DecideApproval,
     Deliver,
-    InboxRow,
     Op,
     Outcome,
     Refused,
     SetFact,
 )
-from quarterdeck.core.contract import RunContract
 from quarterdeck.core.errors import Corrupt
 from quarterdeck.core.fold import fold, start
 from quarterdeck.core.proposal import proposal_digest
 from quarterdeck.core.specs import ToolSpec
-from quarterdeck.core.state import RunState
 from quarterdeck.core.vocabulary import AUTONOMY_RULES, TERMINAL, EffectClass, Mode, ProposalKind, ReceiptStatus, Ruling, Status
 from quarterdeck.engine.transcript import Transcript
 from quarterdeck.ports.clock import Clock
 from quarterdeck.ports.model import Message, ModelRequest
-from quarterdeck.ports.store import ApprovalRow, StoredEvent
+from quarterdeck.ports.store import StoredEvent
 from quarterdeck.ports.tools import ToolContext
-from quarterdeck.store.chain import GENESIS, chained
-from quarterdeck.testing.memory import MemoryStore, Shared
+from quarterdeck.store.chain import chained
 from quarterdeck.testing.processes import current
 from quarterdeck.testing.reached import Reached
 from quarterdeck.testing.scenario import Scenario
@@ -53,60 +48,6 @@ PROMPT_S = 15.0
 """So long a receipt may wait for a store that is slow; not for anything else."""
 MAX_VIOLATIONS = 20
 """After so many a simulation has said enough."""
-
-_INTENTS = (ev.ModelOpened, ev.ToolOpened, ev.EffectReopened)
-_RECEIPTS = (ev.ModelClosed, ev.ToolClosed, ev.EffectResolved)
-
-
-@dataclass(slots=True)
-class Open:
-    """An intent that the journal holds and no receipt has closed."""
-
-    name: str
-    key: str
-    digest: str
-    model: bool
-    idempotent: bool
-    reconcilable: bool
-    effect: EffectClass
-    worker: str
-    opened_s: float
-    submitted_s: float
-    until_s: float
-    attempts: int = 0
-    max_output_tokens: int = 0
-    messages: tuple[Message, ...] = ()
-
-
-@dataclass(slots=True)
-class Watched:
-    """What the oracle knows of one run, from its journal and from who was given it."""
-
-    run_id: str
-    state: RunState
-    transcript: Transcript
-    head: bytes = GENESIS
-    seq: int = 0
-    epoch: int = 0
-    holder: str | None = None
-    control: int = 0
-    cancelled_s: float | None = None
-    open: dict[str, Open] = field(default_factory=dict)
-    allows: dict[str, str] = field(default_factory=dict)
-    effects: dict[str, Open] = field(default_factory=dict)
-    ended: dict[str, ReceiptStatus] = field(default_factory=dict)
-    asked_by: dict[str, str] = field(default_factory=dict)
-    consumed: set[str] = field(default_factory=set)
-    ruled: dict[str, Ruling] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Before:
-    """What an operation found."""
-
-    approvals: dict[str, ApprovalRow] = field(default_factory=dict)
-    waiting: dict[str, tuple[int | None, bool]] = field(default_factory=dict)
-    inbox: dict[int, InboxRow] = field(default_factory=dict)
 
 
 class Oracle:
@@ -129,9 +70,7 @@ class Oracle:
         self._trace = hashlib.sha256()
         self.providers: Mapping[str, Account] = {}
         self._prompt = scenario.rates.lost_before + scenario.rates.lost_after < 0.1
-        self._hashes = {
-            (spec.name, spec.schema_hash) for version in (1, 2) for spec in tool_specs(scenario, version)
-        }
+        self._hashes = {(spec.name, spec.schema_hash) for version in (1, 2) for spec in tool_specs(scenario, version)}
 
     # ---------------------------------------------------------------------------------------------------------- reporting
 
@@ -209,13 +148,7 @@ class Oracle:
 
     def _refused(self, op: Op, refused: Refused) -> None:
         self.check(refused.guard != "poison", "contract", f"a poisonous {type(op).__name__}: {refused.detail}")
-        if isinstance(op, Commit):
-            self.reached.sometimes("rejudged.control", refused.guard == "control")
-            self.reached.sometimes("rejudged.facts", refused.guard == "facts" and op.new is None)
-            self.reached.sometimes("stale.refused", refused.guard == "epoch")
-            self.reached.sometimes("budget.shared", refused.guard == "account")
-            self.reached.sometimes("admission.repeated", refused.guard == "key")
-        self.reached.sometimes("approval.self_refused", refused.guard == "self")
+        notice_refusal(self.reached, op, refused)
 
     def _fact(self, op: SetFact, outcome: Applied) -> None:
         self.facts[op.name] = outcome.number
@@ -269,7 +202,7 @@ class Oracle:
         self._check_chain(run, watched, run.events[watched.seq :])
         self._check_order(run, events)
         self._check_consumes(commit, found, watched, events)
-        self.reached.sometimes("receipt.late_used", any(_is_late(row) for row in found.inbox.values() if row.row in commit.inbox))
+        self.reached.sometimes("receipt.late_used", any(is_late(row) for row in found.inbox.values() if row.row in commit.inbox))
         for event, item in zip(events, commit.records, strict=True):
             if watched.seq or not isinstance(event, ev.RunAdmitted):
                 self._event(commit, watched, event, item.payload)
@@ -295,7 +228,7 @@ class Oracle:
         self.check(watched.state.status not in TERMINAL, "I8", f"{name}: something was appended after its end")
         self.check(commit.epoch == watched.epoch, "I11", f"{name}: epoch {commit.epoch} wrote, the run is at {watched.epoch}")
         self.check(watched.holder is not None, "I11", f"{name}: somebody appended who does not hold it")
-        if not any(isinstance(event, _INTENTS) for event in events) and commit.head is None:
+        if not any(isinstance(event, INTENTS) for event in events) and commit.head is None:
             return
         self.check(commit.control == watched.control, "I9", f"{name}: control {commit.control} passed, it is {watched.control}")
         facts = {fact: version for fact, version in (commit.facts or {}).items() if version}
@@ -313,8 +246,8 @@ class Oracle:
         """Receipts come before intents in the commit that carries both."""
         intended = False
         for event in events:
-            intended = intended or isinstance(event, _INTENTS)
-            if intended and isinstance(event, _RECEIPTS):
+            intended = intended or isinstance(event, INTENTS)
+            if intended and isinstance(event, RECEIPTS):
                 self.violated("contract 5", f"{run.run_id}: the receipt of {event.call} follows an intent of the same commit")
 
     def _check_consumes(self, commit: Commit, found: Before, watched: Watched, events: Sequence[ev.Event]) -> None:
@@ -358,13 +291,15 @@ class Oracle:
                     self.reached.sometimes("effect.key_expired", expired)
                     watched.effects[event.call] = closed
                     watched.ended[event.call] = event.status
-                self._reach_closed(event)
+                notice_receipt(self.reached, event)
             case ev.EffectResolved():
                 self.check(event.call in watched.state.unknown, "I2", f"{watched.run_id}: {event.call} was resolved, not unknown")
                 watched.ended[event.call] = event.status
                 self.reached.sometimes("effect.resolved_by_person", event.by == "person")
             case ev.GateDecided():
-                self._decided(watched, event)
+                if event.ruling is Ruling.ALLOW:
+                    watched.allows[event.call] = event.digest
+                notice_decision(self.reached, watched, event)
             case ev.ApprovalRequested():
                 watched.asked_by[event.approval] = watched.holder or ""
             case ev.ApprovalDecided():
@@ -392,19 +327,21 @@ class Oracle:
         at_s, process, pauses = answered
         if process.name == watched.holder and process.paused == pauses:
             late_s = submitted_s - at_s
-            self.check(late_s < PROMPT_S, "contract 5", f"{watched.run_id}: the receipt of {event.call} was kept for {late_s:.1f} s")
+            self.check(
+                late_s < PROMPT_S, "contract 5", f"{watched.run_id}: the receipt of {event.call} was kept for {late_s:.1f} s"
+            )
 
     def _opened(
         self, commit: Commit, watched: Watched, event: ev.ModelOpened | ev.ToolOpened, submitted_s: float, until_s: float
     ) -> None:
         state, run_id, is_model = watched.state, watched.run_id, isinstance(event, ev.ModelOpened)
-        same = {ev.decode(item.body).call for item in commit.records if _kind(item.body) == "tool.opened"}  # type: ignore[union-attr]
+        same = {ev.decode(item.body).call for item in commit.records if kind_of_body(item.body) == "tool.opened"}  # type: ignore[union-attr]
         others = [call for call in watched.open if call not in same]
         self.check(not others, "contract 5", f"{run_id}: {event.call} was opened while {others} had no receipt")
         self.check(event.call not in watched.effects, "I2", f"{run_id}: {event.call} was opened twice")
         if isinstance(event, ev.ModelOpened):
             self._check_revoked(watched, event.model, ProposalKind.MODEL, f"the intent of {event.call}")
-            system = Message("system", _instructions(state.contract))
+            system = Message("system", f"You are {state.contract.agent}.")
             messages = watched.transcript.window(system, event.first)
             opened = Open(
                 *(event.model, event.key, "", True, False, False, EffectClass.READ),
@@ -413,7 +350,9 @@ class Oracle:
             )  # fmt: skip
         else:
             self._check_revoked(watched, event.tool, ProposalKind.TOOL, f"the intent of {event.call}")
-            self.check(watched.allows.get(event.call) == event.digest, "I4", f"{run_id}: {event.call} was opened without its allow")
+            self.check(
+                watched.allows.get(event.call) == event.digest, "I4", f"{run_id}: {event.call} was opened without its allow"
+            )
             self._check_authority(commit, watched, event)
             opened = Open(
                 *(event.tool, event.key, event.digest, False, event.idempotent, event.reconcilable, event.effect),
@@ -451,32 +390,6 @@ class Oracle:
             times.append(watched.cancelled_s)
         return min(times) if times else None
 
-    def _decided(self, watched: Watched, event: ev.GateDecided) -> None:
-        if event.ruling is Ruling.ALLOW:
-            watched.allows[event.call] = event.digest
-        code = event.reasons[0] if event.reasons else ""
-        sometimes = self.reached.sometimes
-        if event.ruling is Ruling.DENY:
-            sometimes("calls.garbage", code.startswith("json."))
-            sometimes("calls.schema", code == "schema.invalid")
-            sometimes("calls.unknown_tool", code == "tool.unknown")
-            sometimes("calls.repetition", code == "loop.repetition")
-            sometimes("switch.denied", code.startswith("switch."))
-            sometimes("budget.run", code in ("budget.tokens", "budget.cost", "budget.turns", "budget.tools"))
-            sometimes("breaker.open", code == "breaker.open")
-            sometimes("approval.digest_differs", code == "approval.digest_differs")
-        sometimes("model.degraded", event.ruling is Ruling.DEGRADE)
-        watched.ruled[event.call] = event.ruling
-        turn = event.call.partition(".")[0]
-        rulings = {ruling for call, ruling in watched.ruled.items() if call.partition(".")[0] == turn}
-        sometimes("calls.partly_denied", event.proposal is ProposalKind.TOOL and {Ruling.ALLOW, Ruling.DENY} <= rulings)
-
-    def _reach_closed(self, event: ev.ModelClosed | ev.ToolClosed) -> None:
-        revoked = event.code.startswith("switch.") or event.code == "run.cancelled"
-        self.reached.sometimes("switch.stopped_retry", revoked)
-        self.reached.sometimes("effect.perform_by", event.code == "effect.perform_by")
-        self.reached.sometimes("effect.unknown", event.status is ReceiptStatus.UNKNOWN)
-
     def _waits(self, watched: Watched, event: ev.RunWaiting) -> None:
         run_id = watched.run_id
         self.check(bool(event.on), "I18", f"{run_id} waits for nothing that has a name")
@@ -486,7 +399,9 @@ class Oracle:
             kind, _, name = on.partition(":")
             if kind == "approval":
                 row = self.tables.approvals.get(name)
-                self.check(row is not None and event.wake_at_us is not None, "I18", f"{run_id} waits for {on}, which is not there")
+                self.check(
+                    row is not None and event.wake_at_us is not None, "I18", f"{run_id} waits for {on}, which is not there"
+                )
             elif kind == "effect":
                 known = name in watched.state.unknown or event.wake_at_us is not None
                 self.check(known, "I18", f"{run_id} waits for {on}, and nobody can resolve it")
@@ -529,7 +444,7 @@ class Oracle:
     def ledger(self, commit: Commit) -> None:
         """Accounts move as the journal says, and never beyond their limits."""
         for item in commit.records:
-            if _kind(item.body) == "budget.moved":
+            if kind_of_body(item.body) == "budget.moved":
                 event = ev.decode(item.body)
                 if isinstance(event, ev.BudgetMoved):
                     for move in event.moves:
@@ -593,7 +508,9 @@ class Oracle:
         if not self.scenario.quiesced and process is not None and opened.worker != process.name:
             now_s = self.clock.boottime_s()
             early = now_s < opened.until_s and watched.holder == process.name
-            self.check(not early, "contract 6", f"{watched.run_id}: {call} {what}, its owner may act until {opened.until_s:.3f} s")
+            self.check(
+                not early, "contract 6", f"{watched.run_id}: {call} {what}, its owner may act until {opened.until_s:.3f} s"
+            )
 
     def _check_attempt(self, watched: Watched, opened: Open, kind: ProposalKind, name: str, what: str) -> None:
         now_s, process = self.clock.boottime_s(), current()
@@ -614,57 +531,4 @@ class Oracle:
         for watched in self.runs.values():
             if watched.holder == worker:
                 for opened in watched.open.values():
-                    self.reached.sometimes(f"crash.open.{_class_of(opened)}")
-
-
-class WatchedStore(Shared):
-    """Rows that tell the oracle of every change."""
-
-    def __init__(self, tables: Tables, oracle: Oracle) -> None:
-        super().__init__(tables)
-        self._oracle = oracle
-
-    def apply(self, op: Op) -> Outcome:
-        """Apply one operation under the oracle's eyes."""
-        found = self._oracle.before(op)
-        journal = self.tables.runs.get(op.run_id) if isinstance(op, Commit) else None
-        seq = journal.seq if journal is not None else 0
-        outcome = super().apply(op)
-        if isinstance(op, Commit) and isinstance(outcome, Applied) and self.tables.runs[op.run_id].seq > seq:
-            self._oracle.ledger(op)
-        self._oracle.after(op, found, outcome)
-        return outcome
-
-    def enter(self, owner: MemoryStore) -> None:
-        """An owner opens the rows, and adopts what dead ones held."""
-        super().enter(owner)
-        for worker in sorted({watched.holder for watched in self._oracle.runs.values() if watched.holder is not None}):
-            if owner.quiesced or worker not in self.live:
-                self._oracle.released(worker)
-
-    def bury(self, worker: str) -> None:
-        """A worker is declared dead."""
-        super().bury(worker)
-        self._oracle.released(worker)
-
-
-def _class_of(opened: Open) -> str:
-    if opened.model:
-        return "model"
-    if opened.effect is EffectClass.READ:
-        return "read"
-    if opened.idempotent:
-        return "idempotent"
-    return "reconcilable" if opened.reconcilable else "other"
-
-
-def _kind(body: bytes) -> str:
-    return body[9 : body.index(b'"', 9)].decode()
-
-
-def _is_late(row: InboxRow) -> bool:
-    return row.kind == "receipt" and b'"by":"person"' not in row.body
-
-
-def _instructions(contract: RunContract) -> str:
-    return f"You are {contract.agent}."
+                    self.reached.sometimes(f"crash.open.{class_of(opened)}")

@@ -27,9 +27,10 @@ from quarterdeck.ports.store import Insights, Journal
 from quarterdeck.testing.clock import SeededEntropy, VirtualClock
 from quarterdeck.testing.memory import MemoryStore, Moment, lost_answer
 from quarterdeck.testing.minds import SimulatedModel
-from quarterdeck.testing.oracle import Oracle, WatchedStore
+from quarterdeck.testing.oracle import Oracle
 from quarterdeck.testing.processes import Process, SimulatedLoop
 from quarterdeck.testing.scenario import POLICIES, Scenario
+from quarterdeck.testing.watchedstore import WatchedStore
 from quarterdeck.testing.world import SimulatedTool, World, tool_specs
 
 Delay = asyncio.Future[None] | None
@@ -37,7 +38,6 @@ Delay = asyncio.Future[None] | None
 
 TTL_S = 15.0
 """After so long without a heartbeat, other owners take a worker for dead."""
-
 
 
 class Handle(MemoryStore):

@@ -12,9 +12,10 @@ from quarterdeck.app.runtime import RunHandle, Runtime
 from quarterdeck.core.errors import QuarterdeckError, Unavailable
 from quarterdeck.core.vocabulary import Status
 from quarterdeck.ports.clock import Clock
-from quarterdeck.testing.oracle import Oracle, Watched
+from quarterdeck.testing.oracle import Oracle
 from quarterdeck.testing.owners import Owner, Owners
 from quarterdeck.testing.scenario import Order, Scenario, SwitchPlan
+from quarterdeck.testing.watched import Watched
 from quarterdeck.testing.world import World
 
 T = TypeVar("T")
@@ -77,14 +78,17 @@ class People:
     async def _follow(self, runtime: Runtime, run_id: str) -> None:
         """What is shown live is durable, whole and in order."""
         last = 0
-        async for entry in runtime.follow(run_id):
-            if entry.seq:
-                stored = self.oracle.tables.runs[run_id].events
-                durable = entry.seq <= len(stored) and stored[entry.seq - 1].body == entry.body
-                self.oracle.check(durable, "contract 5", f"{run_id}: event {entry.seq} was shown, and is not in the journal")
-                self.oracle.check(entry.seq == last + 1, "I7", f"{run_id}: event {entry.seq} was shown after {last}")
-                last = entry.seq
-                self.world.reached.sometimes("follower.saw")
+        try:
+            async for entry in runtime.follow(run_id):
+                if entry.seq:
+                    stored = self.oracle.tables.runs[run_id].events
+                    durable = entry.seq <= len(stored) and stored[entry.seq - 1].body == entry.body
+                    self.oracle.check(durable, "contract 5", f"{run_id}: event {entry.seq} was shown, and is not in the journal")
+                    self.oracle.check(entry.seq == last + 1, "I7", f"{run_id}: event {entry.seq} was shown after {last}")
+                    last = entry.seq
+                    self.world.reached.sometimes("follower.saw")
+        except Unavailable:
+            self.oracle.trace("not followed any more", run_id)  # this runtime has stopped; another one goes on with the run
 
     async def operator(self, plan: SwitchPlan) -> None:
         """Set a switch, and clear it later."""
@@ -92,6 +96,19 @@ class People:
         await self.ask(plan.name, lambda runtime: runtime.switch(plan.name))
         await self.clock.sleep(plan.off_s - plan.on_s)
         await self.ask(plan.name, lambda runtime: runtime.switch(plan.name, on=False))
+
+    def meddle(self, run_id: str, tool: str) -> None:
+        """Somebody cancels, or sets a switch, while this very call is under way."""
+        asyncio.get_running_loop().create_task(self._meddle(run_id, tool), name="meddle", context=self.world.outside)
+
+    async def _meddle(self, run_id: str, tool: str) -> None:
+        await self.clock.sleep(self.world.between(0.0, 0.5))
+        chance = self.world.chance.random()
+        if chance < 0.2:
+            await self.ask("meddle", lambda runtime: runtime.cancel(run_id))
+            return
+        name = f"disable_tool:{tool}" if chance < 0.7 else f"force_approval:{tool}"
+        await self.operator(SwitchPlan(name, 0.0, self.world.between(0.5, 15.0)))
 
     async def clear_switches(self) -> None:
         """Take every switch back, however often that needs."""
@@ -154,8 +171,6 @@ class People:
     def leave(self) -> None:
         """Nobody watches any more."""
         for task in self._followers:
-            if task.done() and not task.cancelled():
-                task.result()
             task.cancel()
 
 

@@ -49,6 +49,7 @@ class Rates(msgspec.Struct, frozen=True):
     step_clock: float = 0.0
     sleep_machine: float = 0.0
     redeploy: float = 0.0
+    meddle: float = 0.0
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -185,6 +186,7 @@ def _rates(chance: random.Random, *, quiesced: bool, keys_expire: bool) -> Rates
         for name in ("tool_fails", "tool_hangs", "model_transient", "model_permanent", "model_hangs"):
             rates[name] *= 0.2
     rates["model_permanent"] *= 0.3
+    rates["meddle"] *= 0.5
     if keys_expire or not quiesced:
         rates["step_clock"] = 0.0
     if keys_expire:
@@ -195,7 +197,9 @@ def _rates(chance: random.Random, *, quiesced: bool, keys_expire: bool) -> Rates
 
 
 def _agent(chance: random.Random, index: int) -> AgentPlan:
-    autonomy = chance.choice((*(Autonomy.BOUNDED_AUTONOMOUS,) * 5, *(Autonomy.EXECUTES_AFTER_APPROVAL,) * 2, Autonomy.DRAFTS_FOR_REVIEW))
+    autonomy = chance.choice(
+        (*(Autonomy.BOUNDED_AUTONOMOUS,) * 5, *(Autonomy.EXECUTES_AFTER_APPROVAL,) * 2, Autonomy.DRAFTS_FOR_REVIEW)
+    )
     count = chance.randint(2, len(TOOLS))
     tools = tuple(sorted(chance.sample(TOOLS, count)))
     limits = Limits(

@@ -22,10 +22,11 @@ from contextlib import ExitStack, contextmanager
 
 from quarterdeck.app import wiring
 from quarterdeck.app.deck import Quarterdeck
+from quarterdeck.core.errors import QuarterdeckError
 from quarterdeck.dispatch import embedded
 from quarterdeck.ports.policy import PolicyEngine
 from quarterdeck.testing.clock import VirtualClock
-from quarterdeck.testing.oracle import Oracle, WatchedStore
+from quarterdeck.testing.oracle import Oracle
 from quarterdeck.testing.owners import Owners
 from quarterdeck.testing.patching import Plant, patched
 from quarterdeck.testing.people import People
@@ -35,6 +36,7 @@ from quarterdeck.testing.scenario import Scenario, draw
 from quarterdeck.testing.sealed import sealed
 from quarterdeck.testing.tables import Tables
 from quarterdeck.testing.verdict import Report, judge_end
+from quarterdeck.testing.watchedstore import WatchedStore
 from quarterdeck.testing.world import World
 
 HEAL_S = 1_500.0
@@ -80,6 +82,7 @@ class Simulation:
         shared = WatchedStore(tables, self.oracle)
         self.owners = Owners(scenario, self.world, self.oracle, shared, self.clock, self.loop)
         self.people = People(scenario, self.world, self.oracle, self.owners, self.clock)
+        self.world.meddle = self.people.meddle
 
     def run(self) -> Report:
         """Play it to its end."""
@@ -89,9 +92,12 @@ class Simulation:
                 runner.run(self._play())
             except RuntimeError as error:  # a deadlock, or a loop that spins
                 self.oracle.violated("liveness", f"{type(error).__name__}: {error}")
-            for owner in self.owners.all:
-                self.loop.thaw(owner.process)
-            self.oracle.closing = True
+            except QuarterdeckError as error:
+                self.oracle.violated("runtime", f"{type(error).__name__}: {error}")
+            finally:
+                for owner in self.owners.all:
+                    self.loop.thaw(owner.process)
+                self.oracle.closing = True
         return self._report()
 
     async def _play(self) -> None:

@@ -11,7 +11,8 @@ from quarterdeck.core.errors import Corrupt
 from quarterdeck.core.fold import fold_all
 from quarterdeck.core.vocabulary import TERMINAL, EffectClass, ReceiptStatus
 from quarterdeck.store.chain import verify
-from quarterdeck.testing.oracle import Oracle, Watched
+from quarterdeck.testing.oracle import Oracle
+from quarterdeck.testing.watched import Watched
 from quarterdeck.testing.world import World
 
 
@@ -72,7 +73,9 @@ def _bills_are_covered(oracle: Oracle, world: World, watched: Watched) -> None:
         if isinstance(event, ev.ModelClosed):
             billed = world.billed.get(f"{watched.run_id}:{event.call}", 0)
             settled = event.input_tokens + event.output_tokens
-            oracle.check(billed <= settled, "I3", f"{watched.run_id}: {event.call} was billed {billed} tokens, {settled} are settled")
+            oracle.check(
+                billed <= settled, "I3", f"{watched.run_id}: {event.call} was billed {billed} tokens, {settled} are settled"
+            )
 
 
 def _accounts_add_up(oracle: Oracle) -> None:

@@ -85,6 +85,7 @@ class World:
         self.billed: Counter[str] = Counter()
         self.watcher: Watcher | None = None
         self.kill: Callable[[Process], None] = Process.die
+        self.meddle: Callable[[str, str], None] = lambda run_id, tool: None
         self.crashes_left = scenario.crashes
         self.keys_expire = scenario.key_kept_s < 86_400
         self._requests: set[asyncio.Task[None]] = set()
@@ -243,6 +244,8 @@ class SimulatedTool:
         world, spec = self._world, self.spec
         if world.watcher is not None:
             world.watcher.attempt(spec, arguments, context)
+        if world.roll(world.rates.meddle):
+            world.meddle(context.run_id, spec.name)
         account.requests += 1
         if spec.idempotent or spec.effect is EffectClass.READ:
             return
@@ -268,29 +271,29 @@ class SimulatedTool:
 
 
 def tool_specs(scenario: Scenario, version: int) -> tuple[ToolSpec, ...]:
-    """The manifests of the simulated tools. Another ``version`` describes one of them otherwise, so its schema hash differs."""
-    schema = _SCHEMA
+    """The manifests of the simulated tools. Another ``version`` describes their arguments otherwise, so their hashes differ."""
+    schema = _SCHEMA % version
     kept_s = scenario.key_kept_s
     return (
-        ToolSpec("lookup", f"look something up, version {version}", EffectClass.READ, schema, timeout_s=scenario.tool_timeout_s),
+        ToolSpec("lookup", "look something up", EffectClass.READ, schema, timeout_s=scenario.tool_timeout_s),
         ToolSpec(
-            *("note", f"write a note, version {version}", EffectClass.WRITE, schema),
+            *("note", "write a note", EffectClass.WRITE, schema),
             idempotent=True, idempotent_for_s=kept_s, timeout_s=scenario.tool_timeout_s, cost_microusd=50,
         ),
         ToolSpec(
-            *("ship", f"ship a parcel, version {version}", EffectClass.EXTERNAL, schema),
+            *("ship", "ship a parcel", EffectClass.EXTERNAL, schema),
             idempotent=True, idempotent_for_s=kept_s, reconcilable=True, timeout_s=scenario.tool_timeout_s,
         ),
         ToolSpec(
-            *("pay", f"pay somebody, version {version}", EffectClass.IRREVERSIBLE, schema),
+            *("pay", "pay somebody", EffectClass.IRREVERSIBLE, schema),
             reconcilable=True, timeout_s=scenario.tool_timeout_s, cost_microusd=200,
         ),
-        ToolSpec("mail", f"send a letter, version {version}", EffectClass.EXTERNAL, schema, timeout_s=scenario.tool_timeout_s, cost_microusd=10),
+        ToolSpec("mail", "send a letter", EffectClass.EXTERNAL, schema, timeout_s=scenario.tool_timeout_s, cost_microusd=10),
     )  # fmt: skip
 
 
 _arguments: msgspec.json.Decoder[Arguments] = msgspec.json.Decoder(Arguments, strict=True)
 _SCHEMA = (
-    b'{"type":"object","properties":{"target":{"type":"string"},"amount":{"type":"integer"}},'
+    b'{"type":"object","description":"version %d","properties":{"target":{"type":"string"},"amount":{"type":"integer"}},'
     b'"required":["target","amount"],"additionalProperties":false}'
 )
