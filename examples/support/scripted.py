@@ -28,7 +28,7 @@ class Case(msgspec.Struct, frozen=True):
     text: str
     turns: Sequence[Turn]
     tenant: str = "shop"
-    budget: Budget = Budget(turns=8, tools=8, tokens=20_000, deadline="10m", usd="0.50", repeats=2)
+    budget: Budget = Budget(turns=8, tools=8, tokens=20_000, deadline="30m", usd="0.50", repeats=2)
     degrade: Degrade | None = None
     approval_timeout: str = "24h"
 
@@ -95,7 +95,7 @@ CASES = (
         LENA,
         "I just want to talk about my mug.",
         _CHATTY,
-        budget=Budget(turns=20, tools=20, tokens=1_300, deadline="10m", usd="0.50"),
+        budget=Budget(turns=20, tools=20, tokens=1_300, deadline="30m", usd="0.50"),
         degrade=Degrade("scripted_cheaper", at=0.6, max_output_tokens=60),
     ),
     Case(

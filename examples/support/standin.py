@@ -13,7 +13,7 @@ from quarterdeck.testing.scripted import ScriptedModel, Turn
 
 LATENCY_S = 0.05
 
-_SENDER = re.compile(r"(\S+): ")
+_SENDER = re.compile(r"From: (\S+)")
 _ORDER = re.compile(r"\bA\d{4}\b")
 _MONEY = re.compile(r"(\d+) dollars", re.IGNORECASE)
 _ADDRESS = re.compile(r"(\d+ [A-Z]\w+ [A-Z]\w+, [A-Z]\w+)")
@@ -27,7 +27,7 @@ def stand_in() -> ScriptedModel:
 def propose(messages: tuple[Message, ...]) -> Turn:
     """Look the order up, then do what the ticket asks for, then say so.
 
-    >>> propose((Message("user", "ada@example.com: Where is A1005?"),))
+    >>> propose((Message("user", "From: ada@example.com\\nWhere is A1005?"),))
     [('lookup_order', {'order_id': 'A1005'})]
     """
     text = next(message.content for message in messages if message.role == "user")

@@ -25,7 +25,7 @@ class Ticket(msgspec.Struct, frozen=True):
 
     def message(self) -> str:
         """What the model is shown."""
-        return f"{self.sender}: {self.text}"
+        return f"From: {self.sender}\n{self.text}"
 
 
 def read(path: Path, name: str | None = None) -> Ticket:

@@ -117,7 +117,7 @@ class SimulatedModel:
             return tool, garbage[kind - 1]
         if chance.random() < rates.repeat:
             return "lookup", '{"target":"c0","amount":1}'
-        return tool, '{"amount": %d, "target": "c%d"}' % (chance.randint(1, 5), chance.randrange(40) % 5)
+        return tool, f'{{"amount": {chance.randint(1, 5)}, "target": "c{chance.randrange(5)}"}}'
 
 
 def _task(request: ModelRequest) -> str:

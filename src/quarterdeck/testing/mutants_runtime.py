@@ -140,7 +140,7 @@ RUNTIME_MUTANTS = (
     _mutant(
         "each attempt has a key of its own", 0, "I2",
         ("engine.performing:perform_tool", "return tool.perform(arguments, context)",
-         "return tool.perform(arguments, __import__('msgspec').structs.replace(context, idempotency_key=f'{context.idempotency_key}#{_number}'))"),
+         "return tool.perform(arguments, msgspec.structs.replace(context, idempotency_key=f'{context.call}#{_number}'))"),
     ),
     _mutant(
         "recovery uses a new key", 7, "I2",
@@ -184,7 +184,7 @@ RUNTIME_MUTANTS = (
          "            batch.release()\n            break\n        if refused.guard == \"account\":"),
     ),
     _mutant(
-        "a fact that was never set is not guarded", 3, "I9", ("app.wiring:wire", "{name: 0 for name in FACTS} | ", "")
+        "a fact that was never set is not guarded", 3, "I9", ("app.wiring:wire", "dict.fromkeys(FACTS, 0) | ", "")
     ),
     _mutant(
         "refused connections are charged", 8, "I3",
@@ -217,7 +217,8 @@ RUNTIME_MUTANTS = (
     _mutant(
         "a commit whose outcome is unknown is built anew", 4, "I2 I7",
         ("engine.sequencer:Sequencer._durably", "return await self._services.journal.submit(commit)",
-         "return await self._services.journal.submit(commit if not sent else __import__('msgspec').structs.replace(commit, seq=len(self._services.insights.events(self.run_id))))"),
+         "seq = len(self._services.insights.events(self.run_id)) if sent else commit.seq\n"
+         "            return await self._services.journal.submit(msgspec.structs.replace(commit, seq=seq))"),
     ),
     _mutant(
         "an unknown outcome counts as a refusal", 4, "I7",
@@ -234,10 +235,6 @@ RUNTIME_MUTANTS = (
     _mutant(
         "a late receipt does not reach the transcript", 6, "I14",
         ("engine.sequencer:Sequencer._take_late", "self._told(event, payload)", "pass"),
-    ),
-    _mutant(
-        "a late failure settles what somebody else may have done since", 6, "I2",
-        ("engine.sequencer:Sequencer._settles", "return effect.epoch == late.epoch", "return True"),
     ),
     _mutant(
         "a waiting run has no time to wake at", 1, "I18",

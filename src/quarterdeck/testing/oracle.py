@@ -36,10 +36,12 @@ from quarterdeck.ports.model import Message, ModelRequest
 from quarterdeck.ports.store import StoredEvent
 from quarterdeck.ports.tools import ToolContext
 from quarterdeck.store.chain import chained
+from quarterdeck.testing.noticing import is_late, notice_decision, notice_receipt, notice_refusal
 from quarterdeck.testing.processes import current
 from quarterdeck.testing.reached import Reached
 from quarterdeck.testing.scenario import Scenario
 from quarterdeck.testing.tables import Run, Tables
+from quarterdeck.testing.watched import INTENTS, RECEIPTS, Before, Open, Watched, class_of, kind_of_body
 from quarterdeck.testing.world import Account, tool_specs
 
 FRESH_S = 0.1
@@ -105,7 +107,7 @@ class Oracle:
         if isinstance(op, Commit) and op.records:
             now_s = self.clock.boottime_s()
             offset_us = self.clock.now_us() - round(now_s * 1e6)
-            self._submitted.setdefault((op.run_id, op.seq, op.epoch, op.records[-1].body), (now_s, offset_us))
+            self._submitted.setdefault(_identity(op), (now_s, offset_us))
 
     def before(self, op: Op) -> Before:
         """Look at what an operation is about to change."""
@@ -205,7 +207,7 @@ class Oracle:
         self.reached.sometimes("receipt.late_used", any(is_late(row) for row in found.inbox.values() if row.row in commit.inbox))
         for event, item in zip(events, commit.records, strict=True):
             if watched.seq or not isinstance(event, ev.RunAdmitted):
-                self._event(commit, watched, event, item.payload)
+                self._event(commit, watched, event, item.payload, events)
             watched.seq += 1
         self._check_budgets(run, watched)
         self._check_row(run, watched)
@@ -251,6 +253,8 @@ class Oracle:
                 self.violated("contract 5", f"{run.run_id}: the receipt of {event.call} follows an intent of the same commit")
 
     def _check_consumes(self, commit: Commit, found: Before, watched: Watched, events: Sequence[ev.Event]) -> None:
+        submitted_s, offset_us = self._submitted[_identity(commit)]
+        sent_at_us = offset_us + round(submitted_s * 1e6)
         for consume in commit.consumes:
             row, name = found.approvals.get(consume.approval), consume.approval
             if row is None:
@@ -258,7 +262,7 @@ class Oracle:
                 continue
             self.check(name not in watched.consumed, "I5", f"{name} was consumed twice")
             self.check(row.status == "approved", "I5", f"{name} was consumed, it is {row.status}")
-            self.check(self.clock.now_us() - 5_000_000 < row.expires_at_us, "I5", f"{name} was consumed after it had expired")
+            self.check(sent_at_us < row.expires_at_us, "I5", f"{name} was consumed after it had expired")
             self.check(row.decided_by != row.requested_by, "I5", f"{name} was approved by who asked for it")
             opened = [event for event in events if isinstance(event, ev.ToolOpened) and event.call == row.call]
             self.check(
@@ -268,12 +272,14 @@ class Oracle:
             self.reached.sometimes("approval.granted")
             self.reached.sometimes("approval.after_crash", watched.asked_by.get(name, "") in self.dead)
 
-    def _event(self, commit: Commit, watched: Watched, event: ev.Event, payload: bytes | None) -> None:
-        submitted_s, offset_us = self._submitted[commit.run_id, commit.seq, commit.epoch, commit.records[-1].body]
+    def _event(
+        self, commit: Commit, watched: Watched, event: ev.Event, payload: bytes | None, events: Sequence[ev.Event]
+    ) -> None:
+        submitted_s, offset_us = self._submitted[_identity(commit)]
         match event:
             case ev.ModelOpened() | ev.ToolOpened():
                 until_s = (event.perform_by_us - offset_us) / 1e6
-                self._opened(commit, watched, event, submitted_s, until_s)
+                self._opened(commit, watched, event, events, submitted_s, until_s)
             case ev.EffectReopened():
                 self._check_waited(watched, event.call, "was reopened")
                 self._check_revoked(watched, watched.open[event.call].name, ProposalKind.TOOL, f"reopening {event.call}")
@@ -332,11 +338,17 @@ class Oracle:
             )
 
     def _opened(
-        self, commit: Commit, watched: Watched, event: ev.ModelOpened | ev.ToolOpened, submitted_s: float, until_s: float
+        self,
+        commit: Commit,
+        watched: Watched,
+        event: ev.ModelOpened | ev.ToolOpened,
+        events: Sequence[ev.Event],
+        submitted_s: float,
+        until_s: float,
     ) -> None:
         state, run_id, is_model = watched.state, watched.run_id, isinstance(event, ev.ModelOpened)
-        same = {ev.decode(item.body).call for item in commit.records if kind_of_body(item.body) == "tool.opened"}  # type: ignore[union-attr]
-        others = [call for call in watched.open if call not in same]
+        together = {other.call for other in events if isinstance(other, ev.ToolOpened)}
+        others = [call for call in watched.open if call not in together]
         self.check(not others, "contract 5", f"{run_id}: {event.call} was opened while {others} had no receipt")
         self.check(event.call not in watched.effects, "I2", f"{run_id}: {event.call} was opened twice")
         if isinstance(event, ev.ModelOpened):
@@ -532,3 +544,8 @@ class Oracle:
             if watched.holder == worker:
                 for opened in watched.open.values():
                     self.reached.sometimes(f"crash.open.{class_of(opened)}")
+
+
+def _identity(commit: Commit) -> tuple[str, int, int, bytes]:
+    """What a commit and its repetitions have in common."""
+    return commit.run_id, commit.seq, commit.epoch, commit.records[-1].body

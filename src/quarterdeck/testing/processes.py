@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar
 
@@ -71,9 +71,9 @@ class SimulatedLoop(VirtualLoop):
         self._ready = _Ready(random.Random(seed), shuffle, self._parked, self)  # type: ignore[assignment]  # the base class's queue
 
     def _make_task(
-        self, _loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], context: Context | None = None
+        self, _loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T] | Generator[Any, None, T], context: Context | None = None
     ) -> asyncio.Task[T]:
-        task = asyncio.Task(coro, loop=self, context=context)
+        task: asyncio.Task[T] = asyncio.Task(coro, loop=self, context=context)
         self._tasks.append(task)
         return task
 

@@ -149,6 +149,10 @@ def draw(seed: int) -> Scenario:
     tool_timeout_s = chance.choice((2.0, 5.0, 20.0, 45.0))
     key_kept_s = 86_400 if chance.random() < 0.6 else int(tool_timeout_s) + chance.choice((5, 30, 90))
     rates = _rates(chance, quiesced=quiesced, keys_expire=key_kept_s < 86_400)
+    crowded = chance.random() < 0.1
+    if crowded:  # everybody wants the same few tools at once, and somebody meddles
+        orders = tuple([_order(chance, index, 2.0, agents[:1]) for index in range(12)])
+        rates = msgspec.structs.replace(rates, tool_slow=0.5, meddle=0.3)
     return Scenario(
         seed=seed,
         quiesced=quiesced,
@@ -162,7 +166,7 @@ def draw(seed: int) -> Scenario:
         switches=_switches(chance, span_s),
         outages=_outages(chance, span_s),
         accounts=_accounts(chance),
-        slots=chance.choice((1, 1, 2, 64)),
+        slots=1 if crowded else chance.choice((1, 1, 2, 64)),
         tool_timeout_s=tool_timeout_s,
         key_kept_s=key_kept_s,
         policies=chance.random() < 0.4,

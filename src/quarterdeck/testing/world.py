@@ -23,7 +23,7 @@ from quarterdeck.ports.clock import Clock
 from quarterdeck.ports.tools import Finding, ToolContext, ToolFailure
 from quarterdeck.testing.processes import Process, current
 from quarterdeck.testing.reached import Reached
-from quarterdeck.testing.scenario import Rates, Scenario
+from quarterdeck.testing.scenario import Outage, Rates, Scenario
 
 
 class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,6 +87,7 @@ class World:
         self.kill: Callable[[Process], None] = Process.die
         self.meddle: Callable[[str, str], None] = lambda run_id, tool: None
         self.crashes_left = scenario.crashes
+        self.outages = list(scenario.outages)
         self.keys_expire = scenario.key_kept_s < 86_400
         self._requests: set[asyncio.Task[None]] = set()
 
@@ -98,7 +99,7 @@ class World:
         """Whether a tool or model is having its outage now."""
         now_s = self.clock.monotonic_s()
         return self.faulty and any(
-            outage.name == name and outage.from_s <= now_s < outage.until_s for outage in self.scenario.outages
+            outage.name == name and outage.from_s <= now_s < outage.until_s for outage in self.outages
         )
 
     def between(self, least: float, most: float) -> float:
@@ -113,6 +114,12 @@ class World:
         self.crashes_left -= 1
         self.kill(process)
         return True
+
+    def trouble(self, name: str) -> None:
+        """Whatever killed a process in the middle of a call may keep the provider busy for a while."""
+        if self.chance.random() < 0.4:
+            now_s = self.clock.monotonic_s()
+            self.outages.append(Outage(name, now_s, now_s + self.between(1.0, 90.0)))
 
     def account(self, key: str) -> Account:
         """What is known under a key."""
@@ -188,6 +195,7 @@ class SimulatedTool:
         self._note_attempt(arguments, context, account)
         if world.dies(rates.crash_tool / 2):
             world.reached.sometimes("crash.tool")
+            world.trouble(self.spec.name)
             await for_ever()
         self._fail_before(account, process)
         timeout_s = world.scenario.tool_timeout_s
@@ -202,10 +210,12 @@ class SimulatedTool:
         answer = world.request(self, arguments, context.idempotency_key, latency_s)
         if world.dies(rates.crash_tool / 2):
             world.reached.sometimes("crash.tool")
+            world.trouble(self.spec.name)
             await for_ever()
         result = await answer
         if world.dies(rates.crash_tool):
             world.reached.sometimes("crash.tool")
+            world.trouble(self.spec.name)
             await for_ever()
         if world.roll(rates.tool_lost):
             world.reached.sometimes("effect.answer_lost")
