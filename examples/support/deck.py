@@ -35,7 +35,7 @@ Line = Annotated[str, Meta(min_length=1, max_length=200)]
 PROVIDER_S = 0.25
 """How long the payment provider takes to hear of a refund, and again to answer; a crash in between is what the demo is about."""
 SILENT = "@silent.example"
-"""The mail gateway takes letters to these addresses, and then says nothing for a minute."""
+"""The mail gateway takes letters to these addresses, and then says nothing for ten minutes."""
 
 wait = SystemClock().sleep
 
@@ -121,11 +121,11 @@ async def issue_refund(order_id: OrderId, amount_usd: Dollars, customer: Email, 
 # -- The outside: neither idempotent nor able to say what happened. After a crash in mid-send, only a person can tell. ------------
 
 
-@deck.tool(effect="external", timeout="30s", cost="0.001")
+@deck.tool(effect="external", timeout="2m", cost="0.001")
 async def send_email(to: Email, text: Line, ctx: ToolContext) -> str:
     """Write a letter to the customer."""
     number = await asyncio.to_thread(shop.send, ctx.idempotency_key, to, text, ctx.run_id)
-    await wait(60.0 if to.endswith(SILENT) else 0.05)
+    await wait(600.0 if to.endswith(SILENT) else 0.05)
     return f"sent as letter {number}"
 
 

@@ -20,11 +20,13 @@ from examples.support.reckoning import compare, tally
 from examples.support.shop import FOLDER, Shop
 from examples.support.stage import Stage
 from examples.support.telling import say, title
+from examples.support.watching import clock
 from quarterdeck import QuarterdeckError
 
 LEAD = "mira (desk lead)"
-REFUNDS_BEFORE_FIRST_KILL = 3
-REFUNDS_BEFORE_SECOND_KILL = 6
+REFUNDS_BEFORE_KILL = 3
+LETTER_S = 15.0
+"""How long the second kill waits for a refund to be under way together with the letter."""
 
 
 def opening(stage: Stage, files: Sequence[Path]) -> None:
@@ -47,7 +49,7 @@ async def first_worker(stage: Stage, files: Sequence[Path]) -> None:
     """Start on the tickets; SIGKILL in the middle of a refund."""
     title("Part 1: a worker takes the tickets, and is killed in the middle of paying a refund")
     await stage.start(files)
-    await stage.until(lambda: _mid_refund(stage, REFUNDS_BEFORE_FIRST_KILL), "a refund is under way")
+    await stage.until(lambda: _mid_refund(stage), "a refund is under way")
     await stage.kill()
 
 
@@ -105,19 +107,22 @@ def closing(stage: Stage) -> bool:
     return not compared.findings
 
 
-def _mid_refund(stage: Stage, count: int) -> bool:
-    """Whether ``count`` refunds were started and one is under way, and the model is being asked something too."""
-    if stage.watch.opened["issue_refund"] < count:
-        return False
-    names = {name for _, _, name in stage.watch.open_effects()}
-    return {"issue_refund", "local"} <= names
+def _mid_refund(stage: Stage) -> bool:
+    """Whether some refunds were started and one is under way, and the model is being asked something too."""
+    names = {effect.name for _, effect in stage.watch.under_way()}
+    return stage.watch.opened["issue_refund"] >= REFUNDS_BEFORE_KILL and {"issue_refund", "local"} <= names
 
 
 def _mid_letter(stage: Stage) -> bool:
-    """Whether the letter to the silent address is under way, and refunds too, or enough of those are done."""
-    effects = stage.watch.open_effects()
-    silent = any(run == "scripted:silent_mail" and name == "send_email" for run, _, name in effects)
-    return silent and stage.watch.opened["issue_refund"] >= REFUNDS_BEFORE_SECOND_KILL
+    """Whether the letter to the silent address is under way, and a refund and a call of the model too, or for some time."""
+    under_way = stage.watch.under_way()
+    opened_at_us = [
+        effect.opened_at_us for run, effect in under_way if run == "scripted:silent_mail" and effect.name == "send_email"
+    ]
+    if not opened_at_us:
+        return False
+    waited_s = (clock.now_us() - opened_at_us[0]) / 1e6
+    return waited_s > LETTER_S or {"issue_refund", "local"} <= {effect.name for _, effect in under_way}
 
 
 async def whole(stage: Stage, once: bool) -> int:

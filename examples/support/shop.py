@@ -27,7 +27,7 @@ UNDER_WAY = frozenset({"packed", "shipped"})
 """Orders that have not arrived yet; there is nothing to refund."""
 
 HANDBOOK = {
-    "refunds": "Refund what was delivered or got lost, within 60 days. Over 50 $ a person decides. Over 500 $ is never refunded by the desk.",
+    "refunds": "Refund what was delivered or got lost, within 60 days. Over 50 $ a person decides. Over 500 $ is never refunded here.",
     "delivery": "Orders leave within three days and arrive within seven. A lost parcel is refunded in full.",
     "address": "The address can be changed until the parcel has been handed to the carrier.",
     "returns": "Unused goods can be sent back within 30 days; the label is in the parcel.",
@@ -130,7 +130,9 @@ class Shop:
                 return msgspec.structs.replace(known, asked=known.asked + 1)
             order = _order(db, order_id, customer)
             if order.status in UNDER_WAY:
-                raise ToolFailure("refund.not_due", f"{order_id} is {order.status}; only what has arrived, or got lost, is refunded")
+                raise ToolFailure(
+                    "refund.not_due", f"{order_id} is {order.status}; only what has arrived, or got lost, is refunded"
+                )
             before = "SELECT coalesce(sum(amount_usd), 0) FROM refunds WHERE order_id = ? AND NOT reversed"
             if db.execute(before, (order_id,)).fetchone()[0] + amount_usd > order.amount_usd:
                 raise ToolFailure("refund.more_than_paid", f"{order_id} cost {order.amount_usd} $; more cannot be paid back")

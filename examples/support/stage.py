@@ -70,9 +70,9 @@ class Stage:
     async def start(self, files: Sequence[Path], *, scripted_cases: bool = False) -> None:
         """Start a worker on these tickets."""
         flags = ["--scripted-cases"] * scripted_cases + ["--stand-in"] * self._stand_in
-        command = [sys.executable, "-m", "examples.support.worker", *map(str, files), *flags]
+        command = [sys.executable, "-m", "examples.support.worker", *map(str, files), "--until-stdin-ends", *flags]
         environment = {**os.environ, "SUPPORT_FOLDER": str(self.shop.path.parent)}
-        self._worker = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdout=PIPE)
+        self._worker = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdin=PIPE, stdout=PIPE)
         say(f"  [worker {self._worker.pid} starts]")
         if self._worker.stdout is None or not await self._worker.stdout.readline():
             raise self._gone()
@@ -87,7 +87,7 @@ class Stage:
         say(
             f"  [worker {worker.pid} is killed with SIGKILL; it had no chance to tidy up. Under way in its journals, without receipt:]"
         )
-        telling.in_flight(self.watch.open_effects())
+        telling.in_flight(self.watch.under_way())
 
     async def stop(self) -> None:
         """Ask the worker to leave, and wait until it has."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from examples.support.reckoning import Books, Spent, Tally
 from examples.support.watching import Seen, Watch
 from quarterdeck import QuarterdeckError
 from quarterdeck.core import events as ev
 from quarterdeck.core.canonical import parse
+from quarterdeck.core.state import OpenEffect
 from quarterdeck.core.vocabulary import ProposalKind, ReceiptStatus, Ruling
 
 WIDTH = 128
@@ -122,12 +123,11 @@ def books(compared: Books) -> None:
     say("  everything happened once" if not compared.findings else "  THE BOOKS DO NOT AGREE")
 
 
-def in_flight(effects: Iterable[tuple[str, str, str]]) -> None:
+def in_flight(effects: Sequence[tuple[str, OpenEffect]]) -> None:
     """What was under way, at most a dozen of it."""
-    listed = list(effects)
-    for name, call, target in listed[:12]:
-        say(f"    {name:<{NAME}} {call:<6} {target}")
-    if len(listed) > 12:
-        say(f"    … and {len(listed) - 12} more")
-    if not listed:
+    for name, effect in effects[:12]:
+        say(f"    {name:<{NAME}} {effect.call:<6} {'a call of the model ' * effect.model}{effect.name}")
+    if len(effects) > 12:
+        say(f"    … and {len(effects) - 12} more")
+    if not effects:
         say("    nothing")

@@ -15,7 +15,7 @@ import msgspec
 from quarterdeck.app.clock import SystemClock
 from quarterdeck.core import events as ev
 from quarterdeck.core.fold import fold, start
-from quarterdeck.core.state import RunState
+from quarterdeck.core.state import OpenEffect, RunState
 from quarterdeck.engine.transcript import ModelPayload
 from quarterdeck.ports.store import ApprovalRow, RunRow
 from quarterdeck.store.sqlite.reader import SqliteInsights
@@ -101,9 +101,9 @@ class Watch:
             self.opened[event.tool] += 1
         return Seen(tail.name, event, *tail.calls.get(getattr(event, "call", ""), ("", "")))
 
-    def open_effects(self) -> list[tuple[str, str, str]]:
-        """What is under way, as (ticket, call, name of the tool or model): intents that have no receipt yet."""
-        return [(tail.name, effect.call, effect.name) for tail in self._tails.values() for effect in tail.state.open.values()]
+    def under_way(self) -> list[tuple[str, OpenEffect]]:
+        """Intents that have no receipt yet, of tools and models, each with the name of its ticket or case."""
+        return [(tail.name, effect) for tail in self._tails.values() for effect in tail.state.open.values()]
 
     def at_rest(self, count: int) -> bool:
         """Whether at least ``count`` runs exist, and each has ended or waits for something outside."""

@@ -51,11 +51,14 @@ async def admit(runtime: Runtime, files: list[Path], scripted_cases: bool) -> No
         )
 
 
-async def run(files: list[Path], scripted_cases: bool) -> None:
-    """Run until SIGTERM or SIGINT; then let active runs come to rest, and leave."""
+async def run(files: list[Path], scripted_cases: bool, until_stdin_ends: bool) -> None:
+    """Run until SIGTERM or SIGINT, or until whoever started it has gone; then let active runs come to rest, and leave."""
     told = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
+        loop.add_signal_handler(number, told.set)
+    if until_stdin_ends:
+        loop.add_reader(sys.stdin, told.set)
     async with deck.start(store_of(Shop.here()), drain_s=5.0) as runtime:
         await admit(runtime, files, scripted_cases)
         print("ready", flush=True)
@@ -68,11 +71,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("tickets", nargs="*", type=Path, help="ticket files to admit")
     parser.add_argument("--scripted-cases", action="store_true", help="admit the scripted cases too")
     parser.add_argument("--stand-in", action="store_true", help="a scripted stand-in instead of the local model")
+    parser.add_argument(
+        "--until-stdin-ends", action="store_true", help="leave when the process that holds the other end has gone"
+    )
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if chosen.stand_in:
         deck.models["local"] = stand_in()
-    asyncio.run(run(chosen.tickets, chosen.scripted_cases))
+    asyncio.run(run(chosen.tickets, chosen.scripted_cases, chosen.until_stdin_ends))
     return 0
 
 

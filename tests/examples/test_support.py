@@ -240,7 +240,7 @@ def test_two_workers_are_killed_in_mid_flight_and_what_was_under_way_is_closed_b
     assert reopened & refunds
     assert any(isinstance(event, ev.ModelClosed) and event.code == "model.interrupted" for event in events)
     assert len({event.worker for event in events if isinstance(event, ev.RunStarted)}) == 3
-    assert not watch.open_effects()
+    assert not watch.under_way()
 
 
 def test_every_run_has_ended_or_waits_for_a_person(watch: Watch) -> None:
@@ -254,7 +254,7 @@ def test_every_run_has_ended_or_waits_for_a_person(watch: Watch) -> None:
 def test_the_shops_books_agree_with_the_journals(performed: tuple[Path, str], watch: Watch) -> None:
     books = compare(watch, Shop(performed[0] / "shop.db"))
     assert books.findings == ()
-    assert books.receipts == books.in_ledger >= 10
+    assert books.receipts == books.in_ledger >= 5  # of the 32 tickets; none would prove nothing
     assert "everything happened once" in performed[1]
 
 

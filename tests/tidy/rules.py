@@ -74,18 +74,14 @@ def module_name(path: str, text: str) -> list[str]:
     """A name that fits everything says nothing; holds for folders too."""
     parts = PurePosixPath(path).with_suffix("").parts
     return [
-        f"{path}: {part!r} names no concept"
-        for part in parts
-        if not VAGUE_NAMES.isdisjoint(re.split(r"[_\-.]", part.lower()))
+        f"{path}: {part!r} names no concept" for part in parts if not VAGUE_NAMES.isdisjoint(re.split(r"[_\-.]", part.lower()))
     ]
 
 
 def unfinished(path: str, text: str) -> list[str]:
     """What is not done is an issue, not a comment."""
     return [
-        f"{path}:{number}: {found[0]}"
-        for number, line in enumerate(text.splitlines(), 1)
-        if (found := UNFINISHED.search(line))
+        f"{path}:{number}: {found[0]}" for number, line in enumerate(text.splitlines(), 1) if (found := UNFINISHED.search(line))
     ]
 
 
@@ -153,9 +149,7 @@ def unsafe_imports(path: str, text: str) -> list[str]:
             names = [alias.name for alias in node.names]
         elif not node.level:
             names = [node.module or ""]
-        findings += [
-            f"{path}:{node.lineno}: imports {name}" for name in names if name.partition(".")[0] in UNSAFE_MODULES
-        ]
+        findings += [f"{path}:{node.lineno}: imports {name}" for name in names if name.partition(".")[0] in UNSAFE_MODULES]
     return findings
 
 

@@ -9,9 +9,7 @@ import pytest
 
 from tests.tidy import repository
 
-PINNED = re.compile(
-    r"^([a-z0-9][a-z0-9._-]*)==(\S+)(?: ; [^\\]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", re.MULTILINE
-)
+PINNED = re.compile(r"^([a-z0-9][a-z0-9._-]*)==(\S+)(?: ; [^\\]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", re.MULTILINE)
 NAME = re.compile(r"^[A-Za-z0-9._-]+")
 LOCKS = ("runtime", "dev", "weights", "lock")
 

@@ -163,7 +163,7 @@ RUNTIME_MUTANTS = (
     ),
     _mutant(
         "a rejected action is performed", 7, "I5",
-        ("core.judge:rule", 'approval.outcome in ("rejected", "expired")', 'approval.outcome == "expired"'),
+        ("core.judge:rule", 'if approval is not None and approval.outcome == "rejected":', "if False:"),
         ("core.judge:rule", 'if approval.outcome != "approved":', "if False:"),
         ("testing.tables:Tables._is_usable", 'approval.status == "approved"', 'approval.status in ("approved", "rejected")'),
     ),

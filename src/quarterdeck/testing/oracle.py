@@ -65,6 +65,7 @@ class Oracle:
         self.commits = 0
         self.dead: set[str] = set()
         self.closing = False
+        self._latest_us = 0
         self.facts: dict[str, int] = {}
         self.switches: dict[str, float] = {}
         self.accounts: dict[tuple[str, str], tuple[int, int]] = {}
@@ -104,6 +105,9 @@ class Oracle:
 
     def submitted(self, op: Op) -> None:
         """An owner sends an operation; the first sending of a commit dates its intents."""
+        self._latest_us = max(self._latest_us, self.clock.now_us())
+        if isinstance(op, Claim):
+            self.check(op.now_us <= self._latest_us, "I17", f"{op.worker} claims for a moment that has not come")
         if isinstance(op, Commit) and op.records:
             now_s = self.clock.boottime_s()
             offset_us = self.clock.now_us() - round(now_s * 1e6)
@@ -179,7 +183,7 @@ class Oracle:
             self.check(claimed.seq == watched.seq, "I7", f"{claimed.run_id} was claimed at {claimed.seq}, not {watched.seq}")
             if claimed.run_id in found.waiting:
                 wake_at_us, called = found.waiting[claimed.run_id]
-                due = wake_at_us is not None and wake_at_us <= self.clock.now_us()
+                due = wake_at_us is not None and wake_at_us <= op.now_us
                 self.check(due or called, "I17", f"{claimed.run_id} was woken early, and nobody called it")
             watched.holder, watched.epoch = op.worker, claimed.epoch
 
@@ -331,7 +335,7 @@ class Oracle:
         if answered is None or safe or event.status is not ReceiptStatus.SUCCEEDED or not self._prompt:
             return
         at_s, process, pauses = answered
-        if process.name == watched.holder and process.paused == pauses:
+        if closed.epoch == watched.epoch and process.name == watched.holder and process.paused == pauses:
             late_s = submitted_s - at_s
             self.check(
                 late_s < PROMPT_S, "contract 5", f"{watched.run_id}: the receipt of {event.call} was kept for {late_s:.1f} s"
@@ -357,7 +361,7 @@ class Oracle:
             messages = watched.transcript.window(system, event.first)
             opened = Open(
                 *(event.model, event.key, "", True, False, False, EffectClass.READ),
-                *(watched.holder or "", submitted_s, submitted_s, until_s),
+                *(watched.holder or "", commit.epoch, submitted_s, submitted_s, until_s),
                 max_output_tokens=event.max_output_tokens, messages=messages,
             )  # fmt: skip
         else:
@@ -368,7 +372,7 @@ class Oracle:
             self._check_authority(commit, watched, event)
             opened = Open(
                 *(event.tool, event.key, event.digest, False, event.idempotent, event.reconcilable, event.effect),
-                *(watched.holder or "", submitted_s, submitted_s, until_s),
+                *(watched.holder or "", commit.epoch, submitted_s, submitted_s, until_s),
             )
         self.check(is_model or event.call in state.calls, "I4", f"{run_id}: {event.call} was opened, nobody proposed it")
         watched.open[event.call] = opened

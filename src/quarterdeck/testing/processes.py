@@ -71,7 +71,10 @@ class SimulatedLoop(VirtualLoop):
         self._ready = _Ready(random.Random(seed), shuffle, self._parked, self)  # type: ignore[assignment]  # the base class's queue
 
     def _make_task(
-        self, _loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T] | Generator[Any, None, T], context: Context | None = None
+        self,
+        _loop: asyncio.AbstractEventLoop,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        context: Context | None = None,
     ) -> asyncio.Task[T]:
         task: asyncio.Task[T] = asyncio.Task(coro, loop=self, context=context)
         self._tasks.append(task)

@@ -73,6 +73,7 @@ class Simulation:
         self.scenario = scenario
         self.clock = VirtualClock()
         self.reached = Reached()
+        self._wrong_s = 0.0
         self.loop = SimulatedLoop(self.clock, scenario.seed, shuffle=scenario.shuffle)
         tables = Tables(incarnation=7)
         self.oracle = Oracle(scenario, tables, self.clock, self.reached)
@@ -111,6 +112,7 @@ class Simulation:
         self.world.faulty = False
         self.people.healing = True
         self.owners.heal()
+        self.clock.step_wall(-self._wrong_s)  # a clock that stays an hour slow delays every timer by that hour
         background.append(asyncio.ensure_future(self.people.clear_switches()))
         await self._watch(HEAL_S, errands)
         for task in (*errands, *background):
@@ -140,7 +142,9 @@ class Simulation:
                 seconds = self.world.chance.choice((0.5, 10.0, 40.0, 80.0))
                 self.owners.pause(self.world.chance.choice(serving), seconds)
             if self.world.roll(2 * rates.step_clock):
-                self.clock.step_wall(self.world.between(-3_600.0, 3_600.0))
+                step_s = self.world.between(-3_600.0, 3_600.0)
+                self.clock.step_wall(step_s)
+                self._wrong_s += step_s
                 self.reached.sometimes("clock.stepped")
             if self.world.roll(2 * rates.sleep_machine):
                 self.clock.suspend(self.world.between(1.0, 200.0))

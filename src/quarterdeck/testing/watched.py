@@ -31,6 +31,7 @@ class Open:
     reconcilable: bool
     effect: EffectClass
     worker: str
+    epoch: int
     opened_s: float
     submitted_s: float
     until_s: float

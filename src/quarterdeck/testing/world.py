@@ -98,9 +98,7 @@ class World:
     def is_out(self, name: str) -> bool:
         """Whether a tool or model is having its outage now."""
         now_s = self.clock.monotonic_s()
-        return self.faulty and any(
-            outage.name == name and outage.from_s <= now_s < outage.until_s for outage in self.outages
-        )
+        return self.faulty and any(outage.name == name and outage.from_s <= now_s < outage.until_s for outage in self.outages)
 
     def between(self, least: float, most: float) -> float:
         """A drawn number."""
