@@ -24,7 +24,7 @@ from examples.support.watching import clock
 from quarterdeck import QuarterdeckError
 
 LEAD = "mira (desk lead)"
-REFUNDS_BEFORE_KILL = 3
+REFUNDS_BEFORE_KILLS = 3, 5
 LETTER_S = 15.0
 """How long the second kill waits for a refund to be under way together with the letter."""
 
@@ -110,7 +110,7 @@ def closing(stage: Stage) -> bool:
 def _mid_refund(stage: Stage) -> bool:
     """Whether some refunds were started and one is under way, and the model is being asked something too."""
     names = {effect.name for _, effect in stage.watch.under_way()}
-    return stage.watch.opened["issue_refund"] >= REFUNDS_BEFORE_KILL and {"issue_refund", "local"} <= names
+    return stage.watch.opened["issue_refund"] >= REFUNDS_BEFORE_KILLS[0] and {"issue_refund", "local"} <= names
 
 
 def _mid_letter(stage: Stage) -> bool:
@@ -121,8 +121,9 @@ def _mid_letter(stage: Stage) -> bool:
     ]
     if not opened_at_us:
         return False
-    waited_s = (clock.now_us() - opened_at_us[0]) / 1e6
-    return waited_s > LETTER_S or {"issue_refund", "local"} <= {effect.name for _, effect in under_way}
+    enough = stage.watch.opened["issue_refund"] >= REFUNDS_BEFORE_KILLS[1]
+    busy = enough and {"issue_refund", "local"} <= {effect.name for _, effect in under_way}
+    return busy or (clock.now_us() - opened_at_us[0]) / 1e6 > LETTER_S
 
 
 async def whole(stage: Stage, once: bool) -> int:

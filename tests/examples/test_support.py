@@ -27,6 +27,7 @@ from quarterdeck import ReceiptStatus, ToolContext, ToolFailure
 from quarterdeck.app.wiring import check_deck, policy_of
 from quarterdeck.core import events as ev
 from quarterdeck.ports.policy import PolicyRequest
+from quarterdeck.store.sqlite.opening import OwnerLock
 from quarterdeck.store.sqlite.reader import SqliteInsights
 
 ROOT = Path(__file__).parents[2]
@@ -328,6 +329,15 @@ def test_a_ticket_of_ones_own_waits_for_a_person_who_approves_it_from_another_te
         demo.communicate(timeout=60)
     assert demo.returncode == 0
     assert [line.amount_usd for line in Shop(tmp_path / "shop.db").refunds()] == [75]
+
+
+def test_a_worker_leaves_with_whoever_started_it(tmp_path: Path) -> None:
+    with _demo(tmp_path, "--ticket", "Where is A1005?", once=False) as demo:
+        assert demo.stdout is not None
+        assert any("succeeded" in line for line in _lines_until(demo.stdout, "quarterdeck.cli run"))
+        demo.kill()
+        demo.communicate(timeout=60)
+    OwnerLock(store_of(Shop(tmp_path / "shop.db")), wait_s=30.0).release()
 
 
 def _approve(folder: Path, approval: str, by: str) -> subprocess.CompletedProcess[str]:

@@ -23,7 +23,7 @@ from quarterdeck.ports.tools import ToolContext
 
 PERFORM_WITHIN_S = 60.0
 """How long after its commit an intent may be acted upon; whoever takes it over first waits that time out."""
-FRESH_S = 0.1
+FRESH_S = 1.0
 """How long the guards of an intent's commit stand for its first attempt; after a slower commit, revocations are read again."""
 
 

@@ -44,7 +44,7 @@ from quarterdeck.testing.tables import Run, Tables
 from quarterdeck.testing.watched import INTENTS, RECEIPTS, Before, Open, Watched, class_of, kind_of_body
 from quarterdeck.testing.world import Account, tool_specs
 
-FRESH_S = 0.1
+FRESH_S = 1.0
 """A first attempt may begin this long after its intent was submitted without looking at revocations again."""
 PROMPT_S = 15.0
 """So long a receipt may wait for a store that is slow; not for anything else."""
@@ -140,9 +140,9 @@ class Oracle:
         elif isinstance(op, Claim) and isinstance(outcome, Claimed):
             self._claimed(op, found, outcome)
         elif isinstance(op, Deliver):
-            self._delivered(op.run_id, op.kind)
+            self._delivered(op.run_id, op.kind, op.token)
         elif isinstance(op, DecideApproval):
-            self._delivered(self.tables.approvals[op.approval].run_id, "approval")
+            self._delivered(self.tables.approvals[op.approval].run_id, "approval", f"approval:{op.approval}")
         elif isinstance(op, SetFact) and isinstance(outcome, Applied):
             self._fact(op, outcome)
 
@@ -163,11 +163,17 @@ class Oracle:
             now_s = self.clock.boottime_s()
             self.switches = {name: self.switches.get(name, now_s) for name in sorted(names)}
 
-    def _delivered(self, run_id: str, kind: str) -> None:
+    def _delivered(self, run_id: str, kind: str, token: str) -> None:
         watched, run = self.runs[run_id], self.tables.runs[run_id]
-        if run.control == watched.control:
+        is_new = token not in watched.tokens
+        watched.tokens.add(token)
+        self.check(not is_new or run.status not in TERMINAL, "I8", f"{run_id} has ended, and took {token} in")
+        watched.control += is_new
+        self.check(
+            run.control == watched.control, "I9", f"{run_id}: control is {run.control} after {token}, not {watched.control}"
+        )
+        if not is_new:
             return
-        watched.control = run.control
         if kind == "cancel" and watched.cancelled_s is None:
             watched.cancelled_s = self.clock.boottime_s()
             self.reached.sometimes("cancel.running", watched.holder is not None)

@@ -152,7 +152,10 @@ def draw(seed: int) -> Scenario:
     crowded = chance.random() < 0.1
     if crowded:  # everybody wants the same few tools at once, and somebody meddles
         orders = tuple([_order(chance, index, 2.0, agents[:1]) for index in range(12)])
-        rates = msgspec.structs.replace(rates, tool_slow=0.5, meddle=0.3)
+        rates = msgspec.structs.replace(rates, tool_slow=0.5, meddle=0.3, ignore=0.0, reject=0.1)
+        if chance.random() < 0.5:
+            asking = msgspec.structs.replace(agents[0], autonomy=Autonomy.EXECUTES_AFTER_APPROVAL, approval_timeout_s=5)
+            agents = (asking, *agents[1:])
     return Scenario(
         seed=seed,
         quiesced=quiesced,

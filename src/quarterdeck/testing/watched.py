@@ -58,6 +58,7 @@ class Watched:
     effects: dict[str, Open] = field(default_factory=dict)
     ended: dict[str, ReceiptStatus] = field(default_factory=dict)
     asked_by: dict[str, str] = field(default_factory=dict)
+    tokens: set[str] = field(default_factory=set)
     consumed: set[str] = field(default_factory=set)
     ruled: dict[str, Ruling] = field(default_factory=dict)
 
