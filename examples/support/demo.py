@@ -49,7 +49,7 @@ async def first_worker(stage: Stage, files: Sequence[Path]) -> None:
     """Start on the tickets; SIGKILL in the middle of a refund."""
     title("Part 1: a worker takes the tickets, and is killed in the middle of paying a refund")
     await stage.start(files)
-    await stage.until(lambda: _mid_refund(stage), "a refund is under way")
+    await stage.until(lambda: _mid_refund(stage), "a refund is paid, and its worker has not heard of it yet")
     await stage.kill()
 
 
@@ -101,16 +101,19 @@ async def people(stage: Stage) -> None:
 
 def closing(stage: Stage) -> bool:
     """The tables, and whether the books agree."""
-    telling.summary(tally(stage.watch), stage.watch, stage.model)
+    telling.summary(tally(stage.watch), stage.watch)
     compared = compare(stage.watch, stage.shop)
     telling.books(compared)
     return not compared.findings
 
 
 def _mid_refund(stage: Stage) -> bool:
-    """Whether some refunds were started and one is under way, and the model is being asked something too."""
-    names = {effect.name for _, effect in stage.watch.under_way()}
-    return stage.watch.opened["issue_refund"] >= REFUNDS_BEFORE_KILLS[0] and {"issue_refund", "local"} <= names
+    """The worst moment: the provider has paid a refund, the worker has not heard of it, and the model is being asked something."""
+    under_way = stage.watch.under_way()
+    started = {effect.key for _, effect in under_way if effect.name == "issue_refund"}
+    if not started or stage.watch.opened["issue_refund"] < REFUNDS_BEFORE_KILLS[0]:
+        return False
+    return "local" in {effect.name for _, effect in under_way} and not started.isdisjoint(stage.booked())
 
 
 def _mid_letter(stage: Stage) -> bool:
@@ -142,7 +145,7 @@ async def own_ticket(stage: Stage, file: Path, once: bool) -> int:
     """One ticket of somebody's own, the same way, without the accidents."""
     ticket = tickets.read(file)
     title("Your ticket")
-    say(f"  {ticket.message()}")
+    say(f"  From {ticket.sender}: {ticket.text}")
     say(f"  The model: {stage.model}")
     await stage.start([file])
     await stage.until_rest(1)
@@ -204,7 +207,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = (options.folder or (FOLDER / "own-ticket" if own else FOLDER)).resolve()
     once = bool(os.environ.get("ONCE"))
     try:
-        stage = Stage.set(folder, stand_in=options.stand_in)
+        stage = Stage.prepared(folder, stand_in=options.stand_in)
         file = _own_file(options, stage.shop)
         with asyncio.Runner() as runner:
             if file is None:

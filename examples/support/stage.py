@@ -25,7 +25,7 @@ PATIENCE_S = 900.0
 ROOT = Path(__file__).parents[2]
 
 REAL = "SmolLM2-135M-Instruct, on this machine"
-STAND_IN = "a scripted stand-in (no local model is used)"
+STAND_IN = "a scripted stand-in, no local model"
 
 
 class Stage:
@@ -40,7 +40,7 @@ class Stage:
         self._watch: Watch | None = None
 
     @classmethod
-    def set(cls, folder: Path, *, stand_in: bool) -> Stage:
+    def prepared(cls, folder: Path, *, stand_in: bool) -> Stage:
         """Make everything anew. Raises ``Unavailable`` if a worker is at work in this folder."""
         folder.mkdir(parents=True, exist_ok=True)
         shop = Shop(folder / "shop.db")
@@ -87,7 +87,7 @@ class Stage:
         say(
             f"  [worker {worker.pid} is killed with SIGKILL; it had no chance to tidy up. Under way in its journals, without receipt:]"
         )
-        telling.in_flight(self.watch.under_way())
+        telling.in_flight(self.watch.under_way(), self.booked())
 
     async def stop(self) -> None:
         """Ask the worker to leave, and wait until it has."""
@@ -127,6 +127,10 @@ class Stage:
         while not told.is_set() and self._present().returncode is None:
             self.tell()
             await clock.sleep(10 * LOOK_S)
+
+    def booked(self) -> set[str]:
+        """The idempotency keys of every refund in the shop's ledger, and of every letter that its gateway has taken."""
+        return {line.key for line in self.shop.refunds()} | {letter.key for letter in self.shop.letters()}
 
     def sequence(self, run_id: str) -> int:
         """How long a run's journal is."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from examples.support.reckoning import Books, Spent, Tally
 from examples.support.watching import Seen, Watch
@@ -15,6 +16,7 @@ from quarterdeck.core.vocabulary import ProposalKind, ReceiptStatus, Ruling
 
 WIDTH = 128
 NAME = 30
+INDENT = 18
 
 
 def say(text: str = "") -> None:
@@ -82,24 +84,27 @@ def _short(text: str, limit: int = 48) -> str:
 
 
 def _counted(counter: Counter[str]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counter.most_common()) or "none"
+    """The commonest first, on as many lines as it takes."""
+    text = ", ".join(f"{name} {count}" for name, count in counter.most_common()) or "none"
+    return textwrap.fill(text, WIDTH - INDENT, break_on_hyphens=False).replace("\n", "\n" + " " * INDENT)
 
 
 def _used(name: str, spent: Spent, model_usd: str) -> str:
     money = f"{spent.cost_microusd / 1e6:.3f} $"
     used = f"{spent.model_calls:>4} model calls {spent.tool_calls:>4} tool calls {spent.tokens:>8,} tokens"
-    return f"  {name:<28} {spent.runs:>3} runs {used}   {money} ({model_usd}; the rest is what tools charge)"
+    return f"  {name:<16} {spent.runs:>3} runs {used}   {money} ({model_usd}; the rest is what tools charge)"
 
 
-def summary(found: Tally, watch: Watch, model: str) -> None:
+def summary(found: Tally, watch: Watch) -> None:
     """What was decided, what was spent, how each run stands."""
     title("What was decided")
     say(f"  allowed  {sum(found.allowed.values()):>4}   {_counted(found.allowed)}")
     for name, counter in (("denied", found.denied), ("asked", found.asked), ("degraded", found.degraded)):
         say(f"  {name:<8} {sum(counter.values()):>4}   {_counted(counter)}")
     title("What was spent")
-    say(_used(f"tickets ({model})", found.local, "0 $ for the model"))
-    say(_used("scripted cases", found.scripted, "0 $ for the script"))
+    say(_used("tickets", found.local, "0 $ for the model"))
+    if found.scripted.runs:
+        say(_used("scripted cases", found.scripted, "0 $ for the script"))
     title("How each run stands")
     say(f"  {'ticket or case':<{NAME}} {'status':<10} {'stop reason':<15} {'code':<30} effects")
     for row in watch.runs():
@@ -123,10 +128,11 @@ def books(compared: Books) -> None:
     say("  everything happened once" if not compared.findings else "  THE BOOKS DO NOT AGREE")
 
 
-def in_flight(effects: Sequence[tuple[str, OpenEffect]]) -> None:
-    """What was under way, at most a dozen of it."""
+def in_flight(effects: Sequence[tuple[str, OpenEffect]], booked: Set[str]) -> None:
+    """What was under way, at most a dozen of it; ``booked`` are the keys that the shop has in its books."""
     for name, effect in effects[:12]:
-        say(f"    {name:<{NAME}} {effect.call:<6} {'a call of the model ' * effect.model}{effect.name}")
+        done = "   (the shop has done it; only the receipt is missing)" if effect.key in booked else ""
+        say(f"    {name:<{NAME}} {effect.call:<6} {'a call of the model ' * effect.model}{effect.name}{done}")
     if len(effects) > 12:
         say(f"    … and {len(effects) - 12} more")
     if not effects:
