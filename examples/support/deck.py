@@ -159,7 +159,7 @@ triage = deck.agent(
     tools=TOOLS,
     risk="high",
     max_output_tokens=64,
-    budget=Budget(turns=3, tools=3, tokens=12_000, context=2_000, deadline="30m", usd="0.20", repeats=2),
+    budget=Budget(turns=4, tools=4, tokens=12_000, context=2_000, deadline="30m", usd="0.20", repeats=2),
 )
 deck.route("triage_ticket", triage, owner="desk-lead@shop.example", priority="interactive", approval_timeout="24h")
 

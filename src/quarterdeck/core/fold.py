@@ -127,7 +127,6 @@ def _model_opened(state: RunState, event: ev.ModelOpened) -> None:
 def _model_closed(state: RunState, event: ev.ModelClosed) -> None:
     _close(state, event.call)
     tokens = event.input_tokens + event.output_tokens
-    _spend(state, "turns", 1)
     _spend(state, "model_calls", 1)
     _spend(state, "tokens", tokens)
     _spend(state, "cost_microusd", event.cost_microusd)
@@ -137,6 +136,7 @@ def _model_closed(state: RunState, event: ev.ModelClosed) -> None:
         state.model_failures += 1
         return
     state.model_failures = 0
+    _spend(state, "turns", 1)
     state.turns.append(TurnMark(state.turn, state.seq + 1, event.tokens))
     state.turn += 1
     for planned in event.calls:

@@ -25,12 +25,13 @@ Edit = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class RuntimeMutant:
-    """One planted bug of the runtime."""
+    """One planted bug of the runtime. A ``rare`` one needs more simulations than a test has time for."""
 
     name: str
     point: int
     invariants: tuple[str, ...]
     edits: tuple[Edit, ...]
+    rare: bool = False
 
     @property
     def planted(self) -> Plant:
@@ -74,8 +75,8 @@ def _compiled(function: FunctionType, changes: list[tuple[str, str]]) -> CodeTyp
     return rewritten.__code__
 
 
-def _mutant(name: str, point: int, invariants: str, *edits: Edit) -> RuntimeMutant:
-    return RuntimeMutant(name, point, tuple(invariants.split()), edits)
+def _mutant(name: str, point: int, invariants: str, *edits: Edit, rare: bool = False) -> RuntimeMutant:
+    return RuntimeMutant(name, point, tuple(invariants.split()), edits, rare)
 
 
 _APPEND = "engine.sequencer:Sequencer._append"
@@ -95,6 +96,7 @@ RUNTIME_MUTANTS = (
     _mutant(
         "a receipt that is not idempotent is delivered before its commit", 5, "I2",
         ("engine.acting:_perform", "await held.sequencer.flush()", "pass"),
+        rare=True,
     ),
     _mutant(
         "live events are shown before their commit", 5, "contract",
@@ -111,7 +113,8 @@ RUNTIME_MUTANTS = (
         (_GUARD, "until_s - PERFORM_WITHIN_S + FRESH_S if fresh", "until_s if fresh"),
     ),
     _mutant(
-        "a stale owner retries", 1, "I9", (_GUARD, "if not self.sequencer.is_current():", "if False:")
+        "a stale owner retries", 1, "I9", (_GUARD, "if not self.sequencer.is_current():", "if False:"),
+        rare=True,
     ),
     _mutant(
         "an effect that is not idempotent is repeated after a crash", 7, "I2",
@@ -120,10 +123,12 @@ RUNTIME_MUTANTS = (
     _mutant(
         "an effect is repeated after its key has expired", 7, "I2",
         ("engine.held:Held.repeats_until_s", "return opened_s + spec.idempotent_for_s - spec.timeout_s", "return inf"),
+        rare=True,
     ),
     _mutant(
         "an effect that can be asked about is repeated without asking", 7, "I2",
         ("engine.recovery:_close", "await _reconcile(held, effect, tool, code)", "await _again(held, effect, tool, doubted=False)"),
+        rare=True,
     ),
     _mutant(
         "what nobody knows counts as failed", 7, "I2",
@@ -136,6 +141,7 @@ RUNTIME_MUTANTS = (
     _mutant(
         "the former owner's attempt is forgotten", 7, "I2",
         ("engine.recovery:_again", "doubted=doubted,\n    )", "doubted=False,\n    )"),
+        rare=True,
     ),
     _mutant(
         "each attempt has a key of its own", 0, "I2",
@@ -156,16 +162,19 @@ RUNTIME_MUTANTS = (
         "an approval's expiry is not looked at again", 7, "I5",
         ("core.judge:rule", "if facts.now_us >= approval.expires_at_us:", "if False:"),
         ("testing.tables:Tables._is_usable", "and approval.expires_at_us > consume.at_us", ""),
+        rare=True,
     ),
     _mutant(
         "an approval is stretched by a wait for capacity", 7, "I5",
         ("engine.acting:act", "batch.used(held.services.clock.now_us())", "tuple(batch.consumes)"),
+        rare=True,
     ),
     _mutant(
         "a rejected action is performed", 7, "I5",
         ("core.judge:rule", 'if approval is not None and approval.outcome == "rejected":', "if False:"),
         ("core.judge:rule", 'if approval.outcome != "approved":', "if False:"),
         ("testing.tables:Tables._is_usable", 'approval.status == "approved"', 'approval.status in ("approved", "rejected")'),
+        rare=True,
     ),
     _mutant("nobody is asked", 0, "I5", ("core.judge:_asks", "return asks", "return ()")),
     _mutant("the control guard is not sent", 3, "I9", ("engine.sequencer:Sequencer.commit", "control=self._control", "control=None")),
@@ -177,6 +186,7 @@ RUNTIME_MUTANTS = (
         "facts are those of the commit, not of the judgement", 3, "I9",
         ("engine.acting:act", "facts=judged_by,", ""),
         ("engine.asking:_commit", "facts=judged_by, ", ""),
+        rare=True,
     ),
     _mutant(
         "a refused intent is sent again without judging it again", 3, "I9",
@@ -189,6 +199,7 @@ RUNTIME_MUTANTS = (
     _mutant(
         "refused connections are charged", 8, "I3",
         ("engine.performing:_Doubt.tries", "self._permit.attempts - self._unstarted", "self._permit.attempts"),
+        rare=True,
     ),
     _mutant(
         "reservations are not counted against slices", 8, "I3",
@@ -231,6 +242,7 @@ RUNTIME_MUTANTS = (
     _mutant(
         "a late receipt is put away unread", 6, "I18",
         ("engine.sequencer:Sequencer._fold_in", "if self._settles(late):", "if False:"),
+        rare=True,
     ),
     _mutant(
         "a late receipt does not reach the transcript", 6, "I14",
@@ -261,6 +273,11 @@ RUNTIME_MUTANTS = (
     _mutant(
         "an unknown effect does not hold its run", 7, "I2",
         ("core.loop:next_move", "if state.unknown and", "if False and"),
+    ),
+    _mutant(
+        "a takeover does not read the whole transcript", 9, "I14",
+        ("engine.runner:_load", "transcript.apply(event, stored.payload)",
+         "transcript.apply(event, stored.payload if type(event) is not ev.ToolClosed else b'null')"),
     ),
     _mutant(
         "an intent is folded before the store has taken it", 3, "I14",

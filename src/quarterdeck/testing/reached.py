@@ -77,6 +77,17 @@ DECLARED: dict[str, str] = {
 """Every situation by name, with what it means."""
 
 
+RARE = frozenset(
+    {
+        *("effect.key_expired", "approval.after_crash", "breaker.open", "approval.digest_differs", "effect.perform_by"),
+        *("effect.asked_not_done", "receipt.late_used", "crash.open.reconcilable", "crash.open.other", "calls.repetition"),
+        *("clock.stepped", "cancel.waiting", "calls.unknown_tool", "crash.start", "machine.slept", "owner.paused"),
+        *("switch.stopped_retry", "calls.garbage", "calls.schema", "effect.late", "crash.open.read", "crash.open.idempotent"),
+    }
+)
+"""Situations that hundreds of simulations are needed for; the long suite must meet them, a short one may not."""
+
+
 class Reached:
     """What one simulation, or many, have met."""
 

@@ -169,6 +169,7 @@ class Simulation:
             oracle.commits,
             effects,
             dict(sorted(statuses.items())),
+            replay(self.scenario.seed) if oracle.violations else "",
         )
 
 
@@ -219,7 +220,7 @@ def main(arguments: Sequence[str]) -> int:
         for violation in report.violations:
             print(f"  {violation}")
         if not report.ok:
-            print(f"  replay: {replay(report.seed)}")
+            print(f"  replay: {report.replay}")
     return 1 if failed or not arguments else 0
 
 
