@@ -139,6 +139,8 @@ async def act(held: Held, calls: tuple[str, ...]) -> Rest | None:
         if refused is None:
             break
         if refused.guard == "account":
+            if exact and (rest := held.crowded(refused.detail, batch.leases)) is not None:
+                return rest
             exhausted, exact = (refused.detail if exact else None), True
     for event, payload in batch.happenings:
         held.transcript.apply(event, payload)

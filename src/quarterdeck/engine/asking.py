@@ -111,7 +111,10 @@ async def ask_model(held: Held, call: str) -> Rest | None:
         if refused_by is None:
             return None
         if refused_by.startswith("account:"):
-            exhausted, exact = (refused_by.partition(":")[2] if exact else None), True
+            account = refused_by.partition(":")[2]
+            if exact and (rest := held.crowded(account, answer.leases)) is not None:
+                return rest
+            exhausted, exact = (account if exact else None), True
 
 
 async def _commit(

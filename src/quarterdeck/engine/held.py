@@ -13,7 +13,7 @@ from quarterdeck.core.judge import revoked
 from quarterdeck.core.loop import Finish, Wait
 from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.state import RunState
-from quarterdeck.core.vocabulary import EffectClass, ProposalKind
+from quarterdeck.core.vocabulary import EffectClass, ProposalKind, StopReason
 from quarterdeck.engine.performing import Revoked
 from quarterdeck.engine.programs import Program
 from quarterdeck.engine.sequencer import Happening, Sequencer
@@ -23,6 +23,8 @@ from quarterdeck.ports.tools import ToolContext
 
 PERFORM_WITHIN_S = 60.0
 """How long after its commit an intent may be acted upon; whoever takes it over first waits that time out."""
+CROWDED_S = 1.0
+"""How long a run rests before it asks a shared account again, whose room other runs have only reserved."""
 FRESH_S = 1.0
 """How long the guards of an intent's commit stand for its first attempt; after a slower commit, revocations are read again."""
 
@@ -68,6 +70,20 @@ class Held:
     def charges(self, moves: Iterable[ev.Move]) -> tuple[Charge, ...]:
         """The account movements of a commit, with each account's configured limit."""
         return tuple([Charge(move, getattr(self._bounds[move.account], move.dimension)) for move in moves])
+
+    def crowded(self, refused: str, moves: Iterable[ev.Move]) -> Rest | None:
+        """What refused the smallest slice, ``account|dimension``, has room for it but for what other runs have reserved: then the
+        run rests, holding nothing, and asks again. ``None``: the account itself does not allow it.
+        """
+        account, _, dimension = refused.partition("|")
+        needed = sum([move.leased for move in moves if (move.account, move.dimension) == (account, dimension)])
+        limit = getattr(self._bounds[account], dimension)
+        for row in self.services.insights.accounts():
+            if (row.account, row.dimension) == (account, dimension) and row.reserved and row.committed + needed <= limit:
+                wake_at_us = self.services.clock.now_us() + int(CROWDED_S * 1e6)
+                code = f"budget.{account.partition(':')[0]}"
+                return Rest(Wait(StopReason.BLOCKED, code, (f"account:{account}",), wake_at_us))
+        return None
 
     def deadline_s(self) -> float:
         """The run's deadline on the clock that counts suspension; infinite if it has none."""

@@ -13,7 +13,7 @@ import msgspec
 
 from quarterdeck.core import events as ev
 from quarterdeck.core.errors import QuarterdeckError
-from quarterdeck.core.retry import ErrorClass, Failure
+from quarterdeck.core.retry import ErrorClass, Failure, class_of_status
 from quarterdeck.core.vocabulary import EffectClass, ReceiptStatus
 from quarterdeck.engine.services import Services
 from quarterdeck.engine.transcript import ModelPayload
@@ -29,7 +29,8 @@ MAX_TEXT = 1_048_576
 MAX_CAUSES = 8
 """How far the causes of an error are followed when it is classified."""
 
-_AMBIGUOUS = frozenset({ErrorClass.TIMEOUT, ErrorClass.CONNECTION})
+_AMBIGUOUS = frozenset({ErrorClass.TIMEOUT, ErrorClass.CONNECTION, ErrorClass.SERVER})
+"""After these it may have been done all the same."""
 _MODEL_CLASSES = {
     "model.timeout": ErrorClass.TIMEOUT,
     "model.unreachable": ErrorClass.CONNECTION,
@@ -171,15 +172,24 @@ def _classify_tool(error: Exception) -> Failure:
         return Failure(ErrorClass.DECLARED_TRANSIENT if error.transient else ErrorClass.DECLARED_PERMANENT)
     if isinstance(error, QuarterdeckError):
         return Failure(ErrorClass.INVALID)
-    found = classify_by_type(error)
+    found = _by_answer(error) or classify_by_type(error)
     cause: BaseException | None = error
     for _ in range(MAX_CAUSES):
         if found.error_class is not ErrorClass.UNKNOWN or not isinstance(cause, Exception):
             break
         # Client libraries wrap time-outs and lost connections in errors of their own, which are no kin of the built-in ones.
         cause = cause.__cause__ or cause.__context__
-        found = classify_by_type(cause) if isinstance(cause, Exception) else found
+        found = (_by_answer(cause) or classify_by_type(cause)) if isinstance(cause, Exception) else found
     return found
+
+
+def _by_answer(error: Exception) -> Failure | None:
+    """The class of an error that carries an HTTP answer, as those of the usual client libraries do (``error.response.status_code``)."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if not isinstance(status, int) or status < 400:
+        return None
+    found = class_of_status(status)
+    return Failure(found, started=found is not ErrorClass.RATE_LIMITED)
 
 
 def _unusable(reply: ModelReply) -> str:
@@ -216,14 +226,16 @@ ONCE = Tries(1, 1)
 class _Doubt:
     """Which attempts of one call may have done it: all that were made but those that ended in a definite failure.
 
-    Every attempt counts, not only the last: a lost answer is not made good by a later attempt that was turned away.
+    Every attempt counts, not only the last: a lost answer is not made good by a later attempt that was turned away. An error that
+    says nothing of itself (any exception of the tool's own) is believed to be a failure only where nobody can be ``asked``.
     """
 
-    __slots__ = ("_before", "_definite", "_permit", "_unstarted")
+    __slots__ = ("_asked", "_before", "_definite", "_permit", "_unstarted")
 
-    def __init__(self, permit: Permit, before: bool) -> None:
+    def __init__(self, permit: Permit, before: bool, asked: bool) -> None:
         self._permit = permit
         self._before = before
+        self._asked = asked
         self._definite = 0
         self._unstarted = 0
 
@@ -234,7 +246,8 @@ class _Doubt:
         if isinstance(error, ToolFailure):
             self._definite += error.done is False
         else:
-            self._definite += not failure.started or failure.error_class not in _AMBIGUOUS
+            vague = failure.error_class in _AMBIGUOUS or (self._asked and failure.error_class is ErrorClass.UNKNOWN)
+            self._definite += not (failure.started and vague)
         return failure
 
     @property
@@ -266,7 +279,7 @@ async def perform_tool(
     ``doubted``: an earlier holder may have done it already, so that a failure now does not mean that it was not done.
     """
     spec = tool.spec
-    doubt = _Doubt(permit, doubted)
+    doubt = _Doubt(permit, doubted, spec.reconcilable)
 
     def attempt(_number: int, _timeout_s: float) -> Coroutine[object, object, bytes]:
         return tool.perform(arguments, context)

@@ -428,7 +428,9 @@ class Oracle:
                 known = name in watched.state.unknown or event.wake_at_us is not None
                 self.check(known, "I18", f"{run_id} waits for {on}, and nobody can resolve it")
             else:
-                self.check(kind == "model" and event.wake_at_us is not None, "I18", f"{run_id} waits for {on} for ever")
+                self.check(
+                    kind in ("model", "account") and event.wake_at_us is not None, "I18", f"{run_id} waits for {on} for ever"
+                )
 
     def _ends(self, watched: Watched, event: ev.RunFinished) -> None:
         state, run_id = watched.state, watched.run_id

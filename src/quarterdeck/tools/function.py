@@ -15,9 +15,12 @@ Parameters become the fields of a strict schema (unknown arguments are refused, 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import inspect
 import typing
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 
@@ -30,6 +33,9 @@ from quarterdeck.ports.tools import Finding, ToolContext, ToolFailure
 
 MAX_RESULT = 1_048_576
 """The longest result of a tool, in bytes of JSON; a longer one makes the call fail with ``tool.result_too_large``."""
+
+THREADS = 32
+"""Worker threads of one plain tool: calls of a tool that hangs never take those of another."""
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 
@@ -57,6 +63,8 @@ class FunctionTool:
     ) -> None:
         self._function = function
         self._is_async = inspect.iscoroutinefunction(function)
+        self._threads: ThreadPoolExecutor | None = None
+        self._working: dict[str, set[Future[object]]] = {}
         self._reconcile = reconcile
         self.compensate = compensate
         self._struct, self._context_name = _arguments_of(function)
@@ -99,7 +107,7 @@ class FunctionTool:
         if self._is_async:
             result = await typing.cast("Awaitable[object]", self._function(**values))
         else:
-            result = await asyncio.to_thread(self._function, **values)
+            result = await self._in_thread(values, context.idempotency_key)
         try:
             encoded = _encoder.encode(result)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -115,9 +123,10 @@ class FunctionTool:
         """Ask the tool's reconcile function; ``None`` from it means that the effect did not happen.
 
         It is called with the tool's own arguments, those of them that it names, and the context. It returns a
-        :class:`Finding`, ``None`` (it did not happen), or the result (it did).
+        :class:`Finding`, ``None`` (it did not happen), or the result (it did). A thread cannot be stopped: where one still works on
+        this very effect, it is waited for, as long as the tool's time-out, and not known to have ended it stays unknown.
         """
-        if self._reconcile is None:
+        if self._reconcile is None or not await self._has_ended(context.idempotency_key):
             return Finding(ReceiptStatus.UNKNOWN)
         wanted = inspect.signature(self._reconcile).parameters
         values = {
@@ -133,6 +142,31 @@ class FunctionTool:
         if isinstance(found, Finding):
             return found
         return Finding(ReceiptStatus.FAILED) if found is None else Finding(ReceiptStatus.SUCCEEDED, found)
+
+    async def _in_thread(self, values: dict[str, object], key: str) -> object:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"quarterdeck-{self.spec.name}")
+        work = functools.partial(contextvars.copy_context().run, functools.partial(self._function, **values))
+        working = self._threads.submit(work)
+        self._working.setdefault(key, set()).add(working)
+        working.add_done_callback(functools.partial(self._ended, key))
+        return await asyncio.wrap_future(working)
+
+    def _ended(self, key: str, working: Future[object]) -> None:
+        still = self._working.get(key, set())
+        still.discard(working)
+        if not still:
+            self._working.pop(key, None)
+
+    async def _has_ended(self, key: str) -> bool:
+        """Whether no thread works on the effect of this key any more; waits a while for those that do."""
+        working = [asyncio.wrap_future(one) for one in tuple(self._working.get(key, ()))]
+        if not working:
+            return True
+        for one in working:
+            one.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # whatever it was: the tool is asked now
+        _, still = await asyncio.wait(working, timeout=self.spec.timeout_s)
+        return not still
 
     def _values(self, arguments: bytes, context: ToolContext) -> dict[str, object]:
         decoded = self._decoder.decode(arguments)

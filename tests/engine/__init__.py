@@ -1,0 +1,1 @@
+"""Tests of one run's way through the engine, on a real store."""

@@ -1,0 +1,134 @@
+"""What counts as done, as not done and as unknown, when tools fail in the ways that real ones do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from quarterdeck import Budget, Quarterdeck, ToolContext
+from quarterdeck.app.views import RunResult
+from quarterdeck.testing import ScriptedModel
+
+POLICY = "permit(principal, action, resource);"
+
+
+class Answered(Exception):
+    """As the usual HTTP clients raise it: the error carries the provider's answer."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")
+        self.response = type("Response", (), {"status_code": status})()
+
+
+async def paid(folder: Path, pay: Callable[..., object], **manifest: object) -> RunResult:
+    """How a run ends, or comes to rest, whose only act is one call of ``pay``."""
+    deck = Quarterdeck("effects")
+    deck.tool(effect="irreversible", name="pay", timeout="200ms", **manifest)(pay)
+    deck.model("scripted", ScriptedModel([[("pay", {"amount": 5})], "done"]))
+    deck.agent("payer", model="scripted", instructions="Pay.", tools=list(deck.tools), autonomy="bounded_autonomous")
+    deck.policy(POLICY)
+    async with deck.start(folder / "effects.db") as rt:
+        return await (await rt.submit("payer", "pay 5")).rest(30.0)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the socket library gave up"), Answered(502)])
+async def test_whoever_can_be_asked_is_asked_after_an_error_that_says_nothing(tmp_path: Path, error: Exception) -> None:
+    ledger: list[int] = []
+
+    async def pay(amount: int) -> str:
+        ledger.append(amount)
+        raise error
+
+    def find(amount: int) -> dict[str, int] | None:
+        return {"paid": amount} if ledger else None
+
+    result = await paid(tmp_path, pay, reconcile=find)
+    assert (result.status, result.effects["succeeded"], result.effects["failed"]) == ("succeeded", 1, 0)
+    assert ledger == [5]
+
+
+@pytest.mark.parametrize(("status", "unknown"), [(500, 1), (503, 1), (400, 0), (404, 0)])
+async def test_an_answer_of_the_provider_tells_whether_it_may_be_done(tmp_path: Path, status: int, unknown: int) -> None:
+    async def pay(amount: int) -> str:
+        raise Answered(status)
+
+    result = await paid(tmp_path, pay)
+    assert result.effects["unknown"] == unknown
+    assert result.effects["failed"] == 1 - unknown
+
+
+async def test_a_thread_that_outlives_its_time_out_is_waited_for_before_anybody_is_asked(tmp_path: Path) -> None:
+    ledger: list[str] = []
+    late = threading.Event()
+
+    def pay(amount: int, ctx: ToolContext) -> str:
+        late.wait(20.0)
+        ledger.append(ctx.idempotency_key)
+        return "paid"
+
+    def find(ctx: ToolContext) -> str | None:
+        return "paid" if ctx.idempotency_key in ledger else None
+
+    threading.Timer(0.3, late.set).start()
+    result = await paid(tmp_path, pay, reconcile=find)
+    assert len(ledger) == 1
+    assert (result.effects["succeeded"], result.effects["failed"]) == (1, 0)
+
+
+async def test_a_hanging_tool_takes_no_thread_of_another(tmp_path: Path) -> None:
+    release = threading.Event()
+    deck = Quarterdeck("threads")
+
+    @deck.tool(effect="read", timeout="20s")
+    def hang(number: int) -> int:
+        release.wait(20.0)
+        return number
+
+    @deck.tool(effect="read", timeout="20s")
+    def free() -> str:
+        release.set()
+        return "free"
+
+    calls = [("hang", {"number": number}) for number in range(12)]
+    deck.model("scripted", ScriptedModel([[*calls, ("free", {})], "done"]))
+    deck.agent("reader", model="scripted", instructions="Read.", tools=[hang, free], budget=Budget(tools=13))
+    deck.policy(POLICY)
+    async with deck.start(tmp_path / "threads.db") as rt:
+        result = await (await rt.submit("reader", "go")).result(30.0)
+    assert result.effects["succeeded"] == 13
+
+
+async def test_what_others_have_only_reserved_is_waited_for(tmp_path: Path) -> None:
+    """Four attempts at most are reserved: both runs fit into the account one after the other, not side by side. Neither is refused."""
+    inside, leave = threading.Event(), threading.Event()
+    deck = Quarterdeck("crowded")
+
+    @deck.tool(effect="write", idempotent=True, cost="0.50", timeout="20s")
+    def spend(first: bool) -> str:
+        if first:
+            inside.set()
+            leave.wait(20.0)
+        return "spent"
+
+    first = ScriptedModel([[("spend", {"first": True})], "done"])
+    second = ScriptedModel([[("spend", {"first": False})], "done"])
+    for name, model in (("first", first), ("second", second)):
+        deck.model(name, model)
+        deck.agent(name, model=name, instructions="Spend.", tools=[spend], budget=Budget(usd="5"))
+    deck.policy(POLICY)
+    deck.budget("all", Budget(usd="3"))
+    async with deck.start(tmp_path / "crowded.db") as rt:
+        one = await rt.submit("first", "go")
+        for _ in range(1_000):
+            if inside.is_set():
+                break
+            await rt.parts.clock.sleep(0.01)
+        two = await rt.submit("second", "go")
+        rested = await two.rest(30.0)
+        leave.set()
+        ended = [await one.result(30.0), await two.result(30.0)]
+    assert (rested.status, rested.code) == ("waiting", "budget.all")
+    assert [(result.status, result.code) for result in ended] == [("succeeded", "completed")] * 2
