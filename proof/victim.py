@@ -28,7 +28,7 @@ from quarterdeck import Budget, Quarterdeck, ToolContext
 from quarterdeck.app.runtime import Runtime
 from quarterdeck.core import events as ev
 from quarterdeck.core.commit import Commit, Op, Outcome
-from quarterdeck.core.errors import QuarterdeckError
+from quarterdeck.core.errors import QuarterdeckError, UsageError
 from quarterdeck.core.vocabulary import TERMINAL
 from quarterdeck.ports.clock import Entropy
 from quarterdeck.ports.model import Message, ModelReply, ModelRequest, Price
@@ -297,7 +297,11 @@ async def person(runtime: Runtime, files: Files) -> None:
         for row in waiting:
             for doubtful in [name.removeprefix("effect:") for name in row.waiting_on if name.startswith("effect:")]:
                 done = any(act.run == row.run_id and act.call == doubtful for act in files.acts(files.done))
-                await runtime.resolve(row.run_id, doubtful, done=done, by="ada", result="looked")
+                try:
+                    await runtime.resolve(row.run_id, doubtful, done=done, by="ada", result="looked")
+                except UsageError as error:
+                    if not error.code.startswith("effect.not_"):  # an earlier answer was quicker than this person's list
+                        raise
         await asyncio.wait(rested, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
 
 

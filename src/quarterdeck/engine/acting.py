@@ -68,10 +68,6 @@ class _Batch:
             if isinstance(event, ev.GateDecided) and event.ruling is Ruling.DENY
         )
 
-    def used(self, now_us: int) -> tuple[Consume, ...]:
-        """The approvals that the commit uses up, as of its own time: waiting for capacity does not stretch them."""
-        return tuple([msgspec.structs.replace(consume, at_us=now_us) for consume in self.consumes])
-
     def release(self) -> None:
         for item in self.allowed:
             item.dependency.release(item.permit)
@@ -130,7 +126,7 @@ async def act(held: Held, calls: tuple[str, ...]) -> Rest | None:
                 facts=judged_by,
                 charges=held.charges(batch.leases) if batch.leases else (),
                 asks=tuple(batch.asks),
-                consumes=batch.used(held.services.clock.now_us()),
+                consumes=tuple(batch.consumes),
             )
             committed = refused is None
         finally:

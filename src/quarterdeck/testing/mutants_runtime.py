@@ -152,7 +152,7 @@ RUNTIME_MUTANTS = (
         "recovery uses a new key", 7, "I2",
         ("engine.recovery:_again", "held.context(effect.call, effect.key)", "held.context(effect.call, effect.key + ':again')"),
     ),
-    _mutant("an approval is not consumed", 7, "I5", ("engine.acting:_Batch.used", "in self.consumes", "in ()")),
+    _mutant("an approval is not consumed", 7, "I5", ("engine.acting:act", "tuple(batch.consumes)", "()")),
     _mutant(
         "an approval's digest is not compared", 7, "I5",
         ("core.judge:rule", "if approval.digest != proposal.digest:", "if False:"),
@@ -162,11 +162,6 @@ RUNTIME_MUTANTS = (
         "an approval's expiry is not looked at again", 7, "I5",
         ("core.judge:rule", "if facts.now_us >= approval.expires_at_us:", "if False:"),
         ("testing.tables:Tables._is_usable", "and approval.expires_at_us > consume.at_us", ""),
-        rare=True,
-    ),
-    _mutant(
-        "an approval is stretched by a wait for capacity", 7, "I5",
-        ("engine.acting:act", "batch.used(held.services.clock.now_us())", "tuple(batch.consumes)"),
         rare=True,
     ),
     _mutant(
