@@ -141,9 +141,15 @@ def _plain(value: object) -> bool:
     if kind is int:
         return -MAX_INTEGER <= value <= MAX_INTEGER  # type: ignore[operator]
     if kind is dict:
-        return all(type(key) is str and _plain(item) for key, item in value.items())  # type: ignore[attr-defined]
+        for key, item in value.items():  # type: ignore[attr-defined]
+            if type(key) is not str or not (type(item) is str or _plain(item)):
+                return False
+        return True
     if kind is list:
-        return all(_plain(item) for item in value)  # type: ignore[attr-defined]
+        for item in value:  # type: ignore[attr-defined]
+            if not _plain(item):
+                return False
+        return True
     return False
 
 

@@ -116,10 +116,11 @@ async def act(held: Held, calls: tuple[str, ...]) -> Rest | None:
             return Rest(ending(held.state, batch.stop), batch.denials())
         committed = False
         perform_by_us, until_s = held.window()
+        now_us = held.services.clock.now_us()
         for item in batch.allowed:
-            batch.happenings.append((_opened(held, item, perform_by_us), None))
+            batch.happenings.append((_opened(item, now_us, perform_by_us), None))
         if batch.leases:
-            batch.happenings.insert(0, (ev.BudgetMoved(held.services.clock.now_us(), tuple(batch.leases)), None))
+            batch.happenings.insert(0, (ev.BudgetMoved(now_us, tuple(batch.leases)), None))
         try:
             refused = await held.sequencer.commit(
                 batch.happenings,
@@ -224,10 +225,10 @@ def _request_approval(held: Held, proposal: Proposal, decision: Decision, batch:
     batch.asks.append(Ask(approval, proposal.call, proposal.name, proposal.digest, contract.actor, expires_at_us, shown))
 
 
-def _opened(held: Held, item: _Allowed, perform_by_us: int) -> ev.ToolOpened:
+def _opened(item: _Allowed, now_us: int, perform_by_us: int) -> ev.ToolOpened:
     spec = item.tool.spec
     return ev.ToolOpened(
-        held.services.clock.now_us(),
+        now_us,
         item.proposal.call,
         spec.name,
         spec.effect,
@@ -251,8 +252,12 @@ async def _perform_all(held: Held, allowed: list[_Allowed], until_s: float) -> N
 
 async def _perform(held: Held, item: _Allowed, until_s: float) -> None:
     call, spec = item.proposal.call, item.tool.spec
-    repeats_until_s = held.repeats_until_s(spec, held.services.clock.now_us())
-    before = held.guard(ProposalKind.TOOL, spec.name, until_s, repeats_until_s=repeats_until_s)
+    opened_at_us = held.services.clock.now_us()
+
+    def repeats() -> float:
+        return held.repeats_until_s(spec, opened_at_us)
+
+    before = held.guard(ProposalKind.TOOL, spec.name, until_s, repeats=repeats)
     held.sequencer.performing.add(call)
     closed, result = await perform_tool(
         held.services,

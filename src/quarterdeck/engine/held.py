@@ -38,22 +38,18 @@ class Rest:
 
 
 class Held:
-    """One run in the hands of one worker."""
+    """One run in the hands of one worker. ``state`` is the fold of everything that is durable or noted; it changes in place."""
 
     def __init__(self, services: Services, run_id: str, sequencer: Sequencer, transcript: Transcript, program: Program) -> None:
         self.services = services
         self.run_id = run_id
         self.sequencer = sequencer
+        self.state: RunState = sequencer.state
         self.transcript = transcript
         self.program = program
         self.accounts: tuple[Account, ...] = tuple(services.gate.accounts(sequencer.state.contract))
         self.standing = services.gate.standing(sequencer.state.contract)
         self._bounds = {account.name: account.limits for account in self.accounts}
-
-    @property
-    def state(self) -> RunState:
-        """The fold of everything that is durable or noted."""
-        return self.sequencer.state
 
     def note(self, event: ev.Event, payload: bytes | None = None) -> None:
         """Note an event that has happened, for the journal and for the transcript."""
@@ -113,10 +109,10 @@ class Held:
         return opened_s + spec.idempotent_for_s - spec.timeout_s
 
     def guard(
-        self, kind: ProposalKind, name: str, until_s: float, *, fresh: bool = True, repeats_until_s: float = inf
+        self, kind: ProposalKind, name: str, until_s: float, *, fresh: bool = True, repeats: Callable[[], float] | None = None
     ) -> Callable[[], None]:
         """What runs before each attempt: raises :class:`Revoked` if the attempt must not start; a further one than the first not
-        after ``repeats_until_s`` either.
+        after what ``repeats`` says either (boot-time seconds).
 
         The first attempt follows its commit, whose guards were exact, so where that was quick it only looks at the time
         (``fresh``); each further one reads cancellations and switches again.
@@ -130,7 +126,7 @@ class Held:
             nonlocal trusted_until_s, attempts
             attempts += 1
             now_s = services.clock.boottime_s()
-            if now_s > until_s or (attempts > 1 and now_s > repeats_until_s):
+            if now_s > until_s or (attempts > 1 and repeats is not None and now_s > repeats()):
                 raise Revoked("effect.perform_by")
             if retries is not None and attempts > 1 and self.state.spent.get("retries", 0) + attempts - 1 > retries:
                 raise Revoked("budget.retries")
