@@ -6,5 +6,5 @@ here and by offering a tuple `SUITES` of :class:`~proof.result.Suite`.
 
 from __future__ import annotations
 
-MODULES = ("proof.storage", "proof.steps", "proof.simulation")
+MODULES = ("proof.storage", "proof.steps", "proof.simulation", "proof.openapi")
 """The modules that offer suites, in the order in which they run."""

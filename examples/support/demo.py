@@ -79,20 +79,20 @@ async def people(stage: Stage) -> None:
     for row, approve in zip(waiting, (True, False), strict=False):
         name = stage.watch.name(row.run_id)
         try:
-            decide(stage.store, row, approve=True, by=row.requested_by)
+            await decide(stage.store, row, approve=True, by=row.requested_by)
         except QuarterdeckError as error:
             say(f"  {row.requested_by} tries to approve the own request: {error.code}")
         say(f"  {LEAD} {'approves' if approve else 'rejects'} {name}")
         reason = "the pictures show the damage" if approve else "sent back in use; see the handbook"
         before = stage.sequence(row.run_id)
-        decide(stage.store, row, approve=approve, by=LEAD, reason=reason)
+        await decide(stage.store, row, approve=approve, by=LEAD, reason=reason)
         await stage.until_moved(row.run_id, before)
     sent = {letter.key for letter in stage.shop.letters()}
     for run_id, call in stage.doubtful():
         done = f"{run_id}:{call}" in sent
         say(f"  {LEAD} looks at the mail gateway for {stage.watch.name(run_id)}: the letter was {'sent' if done else 'not sent'}")
         before = stage.sequence(run_id)
-        resolve(stage.store, run_id, call, done=done, by=LEAD)
+        await resolve(stage.store, run_id, call, done=done, by=LEAD)
         await stage.until_moved(run_id, before)
     say(
         f"  {len(stage.watch.approvals())} actions still wait for a person; they can wait for a day, as rows, without any process"
@@ -117,11 +117,10 @@ def _mid_refund(stage: Stage) -> bool:
 
 
 def _mid_letter(stage: Stage) -> bool:
-    """Whether the letter to the silent address is under way, and a refund and a call of the model too, or for some time."""
+    """Whether the letter to the silent address was sent unheard of, while a refund and a call of the model are under way, or so long."""
     under_way = stage.watch.under_way()
-    opened_at_us = [
-        effect.opened_at_us for run, effect in under_way if run == "scripted:silent_mail" and effect.name == "send_email"
-    ]
+    sent = {letter.key for letter in stage.shop.letters()}
+    opened_at_us = [effect.opened_at_us for run, effect in under_way if run == "scripted:silent_mail" and effect.key in sent]
     if not opened_at_us:
         return False
     enough = stage.watch.opened["issue_refund"] >= REFUNDS_BEFORE_KILLS[1]

@@ -11,23 +11,24 @@ from pathlib import Path
 import msgspec
 
 from examples.support.telling import call
-from examples.support.watching import clock
-from quarterdeck.app.runtime import refusal
-from quarterdeck.core.commit import DecideApproval, Deliver, Op, Refused
+from quarterdeck.app.clock import SystemClock
+from quarterdeck.app.orders import Orders
+from quarterdeck.cli.orders import visiting
+from quarterdeck.cli.storefile import reading
 from quarterdeck.ports.store import ApprovalRow
-from quarterdeck.store.sqlite.visitor import visit
 
 
-def decide(store: Path, row: ApprovalRow, *, approve: bool, by: str, reason: str = "") -> None:
+async def decide(store: Path, row: ApprovalRow, *, approve: bool, by: str, reason: str = "") -> None:
     """Answer one approval, for exactly the action that ``row`` shows. Raises ``Refused`` with the code of whatever forbids it."""
-    _apply(store, DecideApproval(row.approval, row.digest, "approved" if approve else "rejected", by, reason, clock.now_us()))
+    with reading(store) as insights:
+        orders = Orders(visiting(store), insights, SystemClock())
+        await orders.decide(row.approval, approve=approve, by=by, reason=reason, digest=row.digest)
 
 
-def resolve(store: Path, run_id: str, step: str, *, done: bool, by: str) -> None:
+async def resolve(store: Path, run_id: str, step: str, *, done: bool, by: str) -> None:
     """Say whether an effect that is unknown has happened."""
-    status = "succeeded" if done else "failed"
-    body = msgspec.json.encode({"call": step, "status": status, "by": by, "result": f"{by} has looked: {status}"})
-    _apply(store, Deliver(run_id, "receipt", body, clock.now_us(), f"resolve:{step}"))
+    with reading(store) as insights:
+        await Orders(visiting(store), insights, SystemClock()).resolve(run_id, step, done=done, by=by, result=f"{by} has looked")
 
 
 def shown(row: ApprovalRow) -> str:
@@ -35,9 +36,3 @@ def shown(row: ApprovalRow) -> str:
     action = msgspec.json.decode(row.shown, type=dict[str, object])
     arguments = msgspec.json.encode(action["arguments"]).decode()
     return f"{call(row.tool, arguments)}   {', '.join(msgspec.convert(action['reasons'], list[str]))}"
-
-
-def _apply(store: Path, op: Op) -> None:
-    outcome = visit(store, op)
-    if isinstance(outcome, Refused):
-        raise refusal(outcome)

@@ -251,7 +251,7 @@ class Histories(RuleBasedStateMachine):
         if run is not None and not run.leased:
             commit = self.commit(run, head=Head("failed", release=True))
             self.landed(run, commit, self.do(commit))
-            run.worker, run.status = None, "failed"
+            run.worker, run.status, run.ready, run.wake_at_us = None, "failed", False, None
 
     @rule(pick=PICK)
     def deliver(self, pick: int) -> None:
@@ -394,7 +394,7 @@ NOTICED = [
     "mutant", [bug for bug in MUTANTS if bug.name in NOTICED and bug.store == "memory"], ids=lambda bug: bug.name
 )
 def test_histories_notice_a_planted_bug(mutant: Mutant) -> None:
-    search = settings(max_examples=600, stateful_step_count=40, phases=[Phase.generate], database=None, derandomize=True)
+    search = settings(max_examples=5_000, stateful_step_count=40, phases=[Phase.generate], database=None, derandomize=True)
     with mutant.planted(), pytest.raises((AssertionError, Corrupt)):
         run_state_machine_as_test(MemoryHistories, settings=search)
 

@@ -13,10 +13,11 @@ from functools import cache
 from importlib import import_module
 
 from quarterdeck.core.events import KINDS
+from quarterdeck.core.identity import Action
 from quarterdeck.core.vocabulary import Autonomy
 from tests.docs.pages import PACKAGE
 
-ERRORS = ("UsageError", "Refused", "Unavailable", "OwnershipLost", "Corrupt")
+ERRORS = ("UsageError", "Unauthenticated", "Refused", "Unavailable", "OwnershipLost", "Corrupt")
 _ALIASES = {"RefusedError": "Refused", "Unreadable": ""}
 _CARRIERS = {"ModelFailure": 0, "ToolFailure": 0, "Revoked": 0, "_deny": 0, "Wait": 1, "Finish": 2}
 """What else carries a code, and as which argument."""
@@ -37,6 +38,10 @@ COMPOSED: dict[str, tuple[str, ...]] = {
     "model.{}": ("model.timeout", "model.connection", "model.unknown"),
     "tool.{}": ("tool.timeout", "tool.unreachable", "tool.failed"),
 }
+_MESSAGES = ("model.delta", "http.disconnect", "http.response.start", "http.response.body")
+"""The ephemeral message of streams, and those between a server and its application."""
+_NAMES = frozenset({*KINDS, *Action, *_MESSAGES})
+"""Dotted names of other things."""
 _BESIDE = ("switch", "schema", "cli")
 """Families whose codes are returned or printed only, never passed to a carrier."""
 _DOTTED = re.compile(r"[a-z][a-z_]*(\.[a-z][a-z0-9_]*|\.[a-z_]*\{\})+\Z")
@@ -73,7 +78,7 @@ def search(texts: dict[str, str], essays: tuple[str, ...] = ESSAYS) -> Found:
                     found.classes.setdefault(each, set()).add(kind)
     for tree in trees.values():
         for text in _literals(tree):
-            if _DOTTED.match(text) and text.partition(".")[0] in families and not text.endswith(_FILES) and text not in KINDS:
+            if _DOTTED.match(text) and text.partition(".")[0] in families and not text.endswith(_FILES) and text not in _NAMES:
                 found.codes.update(_expanded(text, found))
     for room in essays:
         promised = _PROMISED.findall(import_module(room).__doc__ or "")

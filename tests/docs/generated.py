@@ -12,6 +12,7 @@ import msgspec
 from quarterdeck.core.contract import DEFAULT_LIMITS, OUTPUT_RESERVE
 from quarterdeck.core.dependency import DependencyPolicy
 from quarterdeck.core.errors import OUTCOMES, QuarterdeckError
+from quarterdeck.core.identity import ROLES, Action
 from quarterdeck.core.retry import NATURE
 from quarterdeck.core.transitions import TRANSITIONS
 from quarterdeck.core.vocabulary import AUTONOMY_RULES, TERMINAL, EffectClass
@@ -84,6 +85,12 @@ def error_natures() -> str:
     return _table(["class of failure", "nature"], ([f"`{kind}`", nature.value] for kind, nature in NATURE.items()))
 
 
+def roles() -> str:
+    """What each role may do."""
+    rows = ([f"`{action}`", *("yes" if action in allowed else "–" for allowed in ROLES.values())] for action in Action)
+    return _table(["action", *(f"`{role}`" for role in ROLES)], rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "life-cycle": life_cycle,
     "autonomy": autonomy,
@@ -91,6 +98,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "default-limits": default_limits,
     "dependency-defaults": dependency_defaults,
     "error-natures": error_natures,
+    "roles": roles,
 }
 
 

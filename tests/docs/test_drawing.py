@@ -10,7 +10,7 @@ from enum import StrEnum
 import pytest
 
 import quarterdeck
-from quarterdeck.core import labels, vocabulary
+from quarterdeck.core import identity, labels, vocabulary
 from quarterdeck.testing.conformance import CHECKS
 from tests.docs import pages
 
@@ -127,7 +127,7 @@ def test_every_public_name_is_in_the_glossary() -> None:
 
 def test_every_closed_word_is_in_the_glossary() -> None:
     terms = set(pages.spans(GLOSSARY))
-    kinds = [kind for room in (vocabulary, labels) for kind in vars(room).values() if isinstance(kind, type)]
+    kinds = [kind for room in (vocabulary, labels, identity) for kind in vars(room).values() if isinstance(kind, type)]
     words = {word.value for kind in kinds if issubclass(kind, StrEnum) for word in kind}
     assert len(words) > 30
     assert words - terms == set()

@@ -146,7 +146,7 @@ def test_cancelling_a_waiting_run(shop: Shop) -> None:
     assert "by=eve" in shop.read("runs", "events", run_id).stdout
     assert f"run {run_id} has ended: cancelled" in shop.read("runs", "cancel", run_id).stdout
     late = shop.read("approvals", "approve", next(iter(ended["approvals"])), "--by", "bob")
-    assert (late.returncode, error_of(late)) == (3, "approval.decided")
+    assert (late.returncode, error_of(late)) == (3, "run.ended")
 
 
 def test_an_unknown_effect_is_resolved_by_a_person(shop: Shop) -> None:

@@ -14,7 +14,9 @@ from quarterdeck.core.vocabulary import Status
 from tests.doors.cli_shop import Shop
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-GROUPS = {"quarterdeck", "quarterdeck runs", "quarterdeck approvals", "quarterdeck effects", "quarterdeck journal"}
+GROUPS = {"quarterdeck", *(f"quarterdeck {name}" for name in ("runs", "approvals", "effects", "journal", "keys"))}
+SERVING = {"quarterdeck serve", "quarterdeck dev"}
+"""They run until they are told to stop; what they print is tested in test_serving."""
 
 
 def test_the_page_is_what_the_commands_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,20 +59,24 @@ def test_every_command_speaks_json(tmp_path: Path) -> None:
         "effects resolve": (parcel["run_id"], parcel["waiting_on"][0].partition(":")[2], "--not-done", "--by", "bob"),
         "runs cancel": (parcel["run_id"],),
         "budgets": (),
+        "keys create": ("ops", "--role", "operator@default"),
+        "keys ls": (),
         "journal verify": (),
         "journal erase": (greet["run_id"],),
         "routes": (),
         "tools": (),
         "doctor": (),
     }
-    leaves = {path for path, _ in helps()} - GROUPS
-    assert {f"quarterdeck {name}" for name in commands} | {"quarterdeck run"} == leaves
+    leaves = {path for path, _ in helps()} - GROUPS - SERVING
+    assert {f"quarterdeck {name}" for name in commands} | {"quarterdeck run", "quarterdeck keys revoke"} == leaves
     told = {}
     for name, arguments in commands.items():
         ended = shop.read(*name.split(), *arguments, "--json")
         assert ended.returncode == 0, (name, ended.stderr)
         told[name] = [json.loads(line) for line in ended.stdout.splitlines()]
         assert ended.stderr == ""
+    revoked = shop.json("keys", "revoke", told["keys create"][0]["prefix"])
+    assert revoked["status"] == "revoked"
     assert [event["seq"] for event in told["runs events"]] == list(range(2, len(told["runs events"]) + 2))
     assert [row["status"] for row in told["runs ls"][0]["runs"]] == ["waiting", "waiting", "waiting", "succeeded"]
     shown = told["approvals show"][0]

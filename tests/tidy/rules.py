@@ -33,6 +33,7 @@ BROAD_EXCEPTS: frozenset[tuple[str, str]] = frozenset(
         ("src/quarterdeck/dispatch/embedded.py", "the dispatcher"),
         ("src/quarterdeck/engine/runner.py", "the runner"),
         ("src/quarterdeck/policy/cedar.py", "judging"),
+        ("src/quarterdeck/server/door.py", "the door"),
         ("src/quarterdeck/resilience/dependency.py", "the attempts"),
     }
 )

@@ -70,6 +70,8 @@ def test_a_room_without_a_place_fails(skeleton: Path, unplaced: str) -> None:
         ("dispatch", "engine"),
         ("engine", "app"),
         ("app", "cli"),
+        ("app", "server"),
+        ("server", "cli"),
         ("cli", "testing"),
         ("core", "testing"),
     ],

@@ -9,15 +9,17 @@ from collections.abc import Mapping
 import msgspec
 
 from quarterdeck import __version__
-from quarterdeck.app.budgets import envelope_limits, overlaid
+from quarterdeck.app.budgets import Budget, envelope_limits, overlaid
+from quarterdeck.app.words import word
 from quarterdeck.core import events as ev
 from quarterdeck.core.canonical import canonical, parse
 from quarterdeck.core.commit import Commit, Key, NewRun, record
 from quarterdeck.core.context import estimate
-from quarterdeck.core.contract import Envelope, RunContract, VersionSet, checked_key, checked_name
+from quarterdeck.core.contract import Caller, Envelope, RunContract, VersionSet, checked_key, checked_name
 from quarterdeck.core.errors import Refused, UsageError
+from quarterdeck.core.fairness import less_urgent
 from quarterdeck.core.specs import AgentSpec, RouteSpec, ToolSpec
-from quarterdeck.core.vocabulary import AUTONOMY_RULES, Autonomy, Mode, Risk, Ruling
+from quarterdeck.core.vocabulary import AUTONOMY_RULES, Autonomy, Mode, Priority, Risk, Ruling
 from quarterdeck.ports.clock import Clock, Entropy
 
 KEY_TTL_US = 24 * 3_600 * 1_000_000
@@ -29,6 +31,31 @@ _RISKS = (Risk.LOW, Risk.MEDIUM, Risk.HIGH)
 def new_run_id(clock: Clock, entropy: Entropy) -> str:
     """A run id that sorts by admission time."""
     return f"run_{clock.now_us():014x}{entropy.token(6).hex()}"
+
+
+def envelope_of(
+    intent: str,
+    payload: object = None,
+    *,
+    tenant: str = "default",
+    user: str = "anonymous",
+    budget: Budget | None = None,
+    idempotency_key: str | None = None,
+    correlation_id: str | None = None,
+    priority: str | None = None,
+    mode: Mode | None = None,
+) -> Envelope:
+    """The envelope of what a caller says in words. Raises :class:`UsageError` for a budget that is none, or no caller's."""
+    return Envelope(
+        intent,
+        payload,
+        caller=Caller(tenant, user),
+        budget=(budget or Budget()).envelope(),
+        idempotency_key=idempotency_key,
+        correlation_id=correlation_id,
+        priority=priority,
+        mode=mode,
+    )
 
 
 class Admission:
@@ -63,7 +90,11 @@ class Admission:
         mode = envelope.mode or route.modes[0]
         if mode not in route.modes:
             raise Refused("route.mode", f"route {route.intent} does not run as {mode}; it runs as {', '.join(route.modes)}")
-        payload = _canonical(envelope.payload)
+        if envelope.ordering_key is not None:
+            raise UsageError(
+                "admission.ordering_key_unsupported", "no version so far keeps runs of one ordering key in order; leave it out"
+            )
+        payload = canonical_of("the payload", envelope.payload)
         run_id = new_run_id(self._clock, self._entropy) if envelope.run_id is None else checked_name("run", envelope.run_id)
         limits = overlaid(agent.limits, route.limits).narrowed(envelope_limits(envelope.budget))
         if mode is Mode.SYNC and limits.deadline_ms is None:
@@ -91,8 +122,7 @@ class Admission:
             deadline_at_us=None if limits.deadline_ms is None else now_us + limits.deadline_ms * 1_000,
             idempotency_key=envelope.idempotency_key,
             thread_id=None if envelope.thread_id is None else checked_key("thread_id", envelope.thread_id),
-            ordering_key=None if envelope.ordering_key is None else checked_key("ordering_key", envelope.ordering_key),
-            priority=checked_name("priority", envelope.priority),
+            priority=_priority(route, envelope),
         )
         return contract, payload
 
@@ -121,15 +151,18 @@ class Admission:
         return Commit(contract.run_id, 0, 0, incarnation, (admitted,), contract.admitted_at_us, new=new, key=key)
 
 
-def _canonical(payload: object) -> bytes:
-    """The canonical JSON of what a caller sends; raises :class:`UsageError` (``json.*``) for what is no JSON, or none for everybody."""
+def canonical_of(what: str, value: object) -> bytes:
+    """The canonical JSON of what somebody sends; raises :class:`UsageError` (``json.*``) for what is no JSON, or none for everybody,
+    or longer than :data:`~quarterdeck.core.canonical.MAX_BYTES`.
+
+    >>> canonical_of("the payload", {"b": 1, "a": [None]})
+    b'{"a":[null],"b":1}'
+    """
     try:
-        text = json.dumps(msgspec.to_builtins(payload), allow_nan=False)
+        text = json.dumps(msgspec.to_builtins(value), allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise UsageError(
-            "json.unrepresentable", f"the payload has no JSON form ({str(error)[:200]}); send plain values"
-        ) from None
-    return canonical(parse(text))
+        raise UsageError("json.unrepresentable", f"{what} has no JSON form ({str(error)[:200]}); send plain values") from None
+    return canonical(parse(text.encode("utf-8", "surrogatepass")))
 
 
 def _goal(payload: bytes) -> str:
@@ -141,6 +174,12 @@ def _versions(agent: AgentSpec, tools: Mapping[str, ToolSpec]) -> VersionSet:
     prompt = hashlib.sha256(agent.instructions.encode()).hexdigest()[:16]
     schemas = "".join(tools[name].schema_hash for name in agent.tools)
     return VersionSet(agent.model, prompt, "", hashlib.sha256(schemas.encode()).hexdigest()[:16], f"quarterdeck/{__version__}")
+
+
+def _priority(route: RouteSpec, envelope: Envelope) -> Priority:
+    """The route's priority; a caller may only ask for a less urgent one."""
+    own = word(Priority, route.priority)
+    return own if envelope.priority is None else less_urgent(own, word(Priority, envelope.priority))
 
 
 def _tighter_autonomy(program: Autonomy, route: Autonomy | None) -> Autonomy:

@@ -80,6 +80,27 @@ class Budget:
             repeats=self.repeats,
         )
 
+    def envelope(self) -> EnvelopeBudget:
+        """The same, as an envelope spells it; raises :class:`UsageError` for what only an agent or a route can limit.
+
+        >>> Budget(turns=3, usd="0.20").envelope().max_cost_usd
+        '0.200000'
+        """
+        limits = self.limits()
+        beyond = [name for name in ("model_calls", "retries", "repeats") if getattr(self, name) is not None]
+        if beyond:
+            said = f"a caller cannot limit {', '.join(beyond)}; say it in the budget of the agent or the route"
+            raise UsageError("budget.invalid", said)
+        cost = limits.cost_microusd
+        return EnvelopeBudget(
+            deadline_ms=limits.deadline_ms,
+            max_steps=limits.turns,
+            max_tools=limits.tool_calls,
+            max_tokens=limits.tokens,
+            max_context=limits.context,
+            max_cost_usd=None if cost is None else f"{Decimal(cost).scaleb(-6):f}",
+        )
+
 
 def envelope_limits(budget: EnvelopeBudget) -> Limits:
     """The limits of an envelope's budget."""

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from quarterdeck.app.budgets import Budget, overlaid, seconds
+from quarterdeck.app.words import word
 from quarterdeck.core.contract import DEFAULT_LIMITS, OUTPUT_RESERVE, Limits, checked_name
 from quarterdeck.core.dependency import DependencyPolicy
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.labels import Confidentiality, Integrity
 from quarterdeck.core.specs import AgentSpec, Degrade, RouteSpec
-from quarterdeck.core.vocabulary import Autonomy, EffectClass, Mode, Risk
+from quarterdeck.core.vocabulary import Autonomy, EffectClass, Mode, Priority, Risk
 from quarterdeck.ports.model import Model
 from quarterdeck.ports.tools import Tool
 from quarterdeck.tools.function import FunctionTool
@@ -29,14 +30,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., object])
 _DEFAULT_MODES = RouteSpec("default", "default").modes
-E = TypeVar("E", EffectClass, Autonomy, Risk, Integrity, Confidentiality)
-
-
-def _word(kind: type[E], value: str) -> E:
-    try:
-        return kind(value)
-    except ValueError:
-        raise UsageError("word.unknown", f"{value!r} is no {kind.__name__}; use one of {', '.join(kind)}") from None
 
 
 class Quarterdeck:
@@ -84,7 +77,7 @@ class Quarterdeck:
         def declare(function: F) -> F:
             made = FunctionTool(
                 function,
-                effect=_word(EffectClass, effect),
+                effect=word(EffectClass, effect),
                 name=name,
                 idempotent=idempotent,
                 idempotent_for_s=int(seconds(idempotent_for)),
@@ -95,8 +88,8 @@ class Quarterdeck:
                 sandbox=sandbox,
                 cost_microusd=microusd(cost),
                 evidence=tuple(evidence),
-                integrity=_word(Integrity, integrity),
-                confidentiality=_word(Confidentiality, confidentiality),
+                integrity=word(Integrity, integrity),
+                confidentiality=word(Confidentiality, confidentiality),
             )
             self.add_tool(made, dependency)
             self._named[function] = made.spec.name
@@ -149,8 +142,8 @@ class Quarterdeck:
             model,
             self._text(instructions),
             tuple(self._tool_name(tool) for tool in tools),
-            _word(Autonomy, autonomy),
-            _word(Risk, risk),
+            word(Autonomy, autonomy),
+            word(Risk, risk),
             overlaid(DEFAULT_LIMITS, budget.limits() if budget is not None else Limits()),
             max_output_tokens,
             degrade,
@@ -174,10 +167,13 @@ class Quarterdeck:
         modes: Sequence[Mode] | None = None,
         tools: Sequence[str | Callable[..., object]] | None = None,
         budget: Budget | None = None,
-        priority: str = "standard",
+        priority: str = Priority.STANDARD,
         approval_timeout: str | float = "24h",
     ) -> RouteSpec:
-        """Lead an intent to a program. What a route says tightens or replaces what the program says; see the docs for precedence."""
+        """Lead an intent to a program. What a route says tightens or replaces what the program says; see the docs for precedence.
+
+        ``priority`` is ``interactive``, ``standard`` or ``batch``: which runs are begun first when more are ready than can be driven.
+        """
         if intent in self.routes and self.routes[intent] != RouteSpec(intent, intent):
             raise UsageError("route.twice", f"a route {intent!r} exists already; give this one another name")
         spec = RouteSpec(
@@ -185,29 +181,32 @@ class Quarterdeck:
             program if isinstance(program, str) else program.name,
             owner=owner,
             task_class=task_class,
-            risk=None if risk is None else _word(Risk, risk),
-            autonomy=None if autonomy is None else _word(Autonomy, autonomy),
+            risk=None if risk is None else word(Risk, risk),
+            autonomy=None if autonomy is None else word(Autonomy, autonomy),
             modes=tuple(modes) if modes is not None else _DEFAULT_MODES,
             tenants=(tenants,) if isinstance(tenants, str) else tuple(tenants),
             limits=budget.limits() if budget is not None else Limits(),
             tools=None if tools is None else tuple(self._tool_name(tool) for tool in tools),
-            priority=priority,
+            priority=word(Priority, priority),
             approval_timeout_s=max(1, int(seconds(approval_timeout))),
         )
         self.routes[intent] = spec
         return spec
 
     def policy(self, source: str | Path | Mapping[str, str], name: str = "policies") -> None:
-        """Add Cedar policies: text, a ``.cedar`` file or a folder of them, or a mapping of names to texts."""
-        if isinstance(source, Mapping):
-            self.policies.update(source)
-            return
-        if isinstance(source, Path) or (source.endswith(".cedar") and "\n" not in source):
-            path = self._path(Path(source))
-            files = sorted(path.glob("*.cedar")) if path.is_dir() else [path]
-            self.policies.update({file.name: file.read_text("utf-8") for file in files})
-            return
-        self.policies[f"{name}{len(self.policies) or ''}"] = source
+        """Add Cedar policies: text, a ``Path`` of a ``.cedar`` file or of a folder of them, or a mapping of names to texts.
+
+        A ``str`` is text, unless it is one line that ends in ``.cedar``. One that holds no policy, such as the name of a folder, is
+        refused (``policy.no_text``); so is what adds nothing, because a deck without policies permits everything, and a second set
+        under a name that is taken, because it would replace the first.
+        """
+        added = self._policy_texts(source, name)
+        if not added:
+            raise UsageError("policy.none", f"there are no policies in {str(source)[:200]!r}; a folder must hold *.cedar files")
+        taken = sorted(added.keys() & self.policies.keys())
+        if taken:
+            raise UsageError("policy.twice", f"policies named {', '.join(taken)} exist already; give these other names")
+        self.policies.update(added)
 
     def budget(self, account: str, budget: Budget) -> None:
         """Limit a shared account: ``all``, ``tenant:NAME``, ``tenant:*`` (each tenant for itself) or ``route:NAME``."""
@@ -224,6 +223,20 @@ class Quarterdeck:
         from quarterdeck.app.runtime import Starting
 
         return Starting(self, store, **options)  # type: ignore[arg-type]
+
+    def _policy_texts(self, source: str | Path | Mapping[str, str], name: str) -> dict[str, str]:
+        if isinstance(source, Mapping):
+            return dict(source)
+        if isinstance(source, Path) or (source.endswith(".cedar") and "\n" not in source):
+            path = self._path(Path(source))
+            files = sorted(path.glob("*.cedar")) if path.is_dir() else [path]
+            return {file.name: file.read_text("utf-8") for file in files}
+        if "permit" not in source and "forbid" not in source:
+            said = (
+                f"{source[:80]!r} is text without a policy; to read a file or a folder, write deck.policy(Path({source[:80]!r}))"
+            )
+            raise UsageError("policy.no_text", said)
+        return {f"{name}{len(self.policies) or ''}": source}
 
     def _tool_name(self, tool: str | Callable[..., object]) -> str:
         if isinstance(tool, str):

@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 import msgspec
 
-from quarterdeck.app.admission import Admission
+from quarterdeck.app.admission import Admission, envelope_of
 from quarterdeck.app.budgets import Budget
 from quarterdeck.app.clock import SystemClock, SystemEntropy
 from quarterdeck.app.deck import Quarterdeck
-from quarterdeck.app.views import EventView, RunResult, RunView, event_views, read_all, result_of, run_view, state_of
-from quarterdeck.app.wiring import Parts, check_deck, wire
-from quarterdeck.core.commit import Applied, DecideApproval, Deliver, Op, Refused, SetAccount, SetFact
-from quarterdeck.core.contract import Caller, Envelope, EnvelopeBudget
-from quarterdeck.core.controls import checked_switch
+from quarterdeck.app.lookout import Lookout
+from quarterdeck.app.orders import Orders, through
+from quarterdeck.app.views import EventView, RunResult, RunView, event_views, is_at_rest, read_all, result_of, row_of, run_view
+from quarterdeck.app.wiring import Parts, check_deck, check_models, wire
+from quarterdeck.core.commit import SetAccount, SetFact
+from quarterdeck.core.contract import Envelope
 from quarterdeck.core.errors import QuarterdeckError, Unavailable, UsageError
-from quarterdeck.core.errors import Refused as RefusedError
 from quarterdeck.core.vocabulary import TERMINAL, Mode
 from quarterdeck.dispatch.embedded import EmbeddedDispatcher
 from quarterdeck.engine.runner import drive
@@ -62,6 +62,10 @@ def store_path(store: str | Path | None) -> Path:
     return Path(chosen)
 
 
+class _Kind(msgspec.Struct):
+    kind: str
+
+
 class RunHandle:
     """One submitted run."""
 
@@ -71,26 +75,18 @@ class RunHandle:
         self._runtime = runtime
 
     async def result(self, timeout_s: float | None = None) -> RunResult:
-        """How the run ended; waits for it. Raises ``TimeoutError`` after ``timeout_s``; the run goes on all the same."""
+        """How the run ended; waits for it, whoever drives it. Raises ``TimeoutError`` after ``timeout_s``; the run goes on all the
+        same.
+        """
         async with asyncio.timeout(timeout_s):
-            while True:
-                found = await self.rest()
-                if found.done:
-                    return found
-                await self._runtime.resting(self.id)
+            await self._runtime.until(self.id, lambda row: row.status in TERMINAL)
+        return result_of(self._runtime.insights, self.id)
 
     async def rest(self, timeout_s: float | None = None) -> RunResult:
         """How the run stands when it next comes to rest: it waits for something, or has ended."""
         async with asyncio.timeout(timeout_s):
-            while True:
-                resting = self._runtime.resting(self.id)
-                try:
-                    row = self._runtime.insights.run(self.id)
-                    if row is not None and (row.status in TERMINAL or (row.status == "waiting" and row.worker is None)):
-                        return result_of(self._runtime.insights, self.id)
-                    await resting
-                finally:
-                    resting.cancel()
+            await self._runtime.until(self.id, is_at_rest)
+        return result_of(self._runtime.insights, self.id)
 
     def events(self, *, content: bool = False) -> list[EventView]:
         """The journal so far."""
@@ -109,17 +105,40 @@ class Runtime:
     """One process that runs a deck on a store. Use it through ``async with deck.start()``."""
 
     def __init__(
-        self, deck: Quarterdeck, journal: Journal, insights: Insights, parts: Parts, dispatcher: EmbeddedDispatcher
+        self,
+        deck: Quarterdeck,
+        journal: Journal,
+        insights: Insights,
+        parts: Parts,
+        dispatcher: EmbeddedDispatcher,
+        lookout: Lookout,
     ) -> None:
         self.deck = deck
         self.insights = insights
         self.parts = parts
         self._journal = journal
         self._dispatcher = dispatcher
-        self._switching = asyncio.Lock()
+        self._lookout = lookout
+        self.apply = through(journal)
+        self._orders = Orders(self.apply, insights, parts.clock)
         self._admission = Admission(
             deck.routes, deck.agents, {name: tool.spec for name, tool in deck.tools.items()}, parts.clock, parts.entropy
         )
+
+    @property
+    def active(self) -> int:
+        """Runs that this process drives now; at :attr:`max_active` the others that are ready stay rows."""
+        return self._dispatcher.active
+
+    @property
+    def max_active(self) -> int:
+        """The most runs that this process drives at once."""
+        return self._dispatcher.max_active
+
+    @property
+    def failed(self) -> QuarterdeckError | None:
+        """What has stopped this runtime for good, if anything has: it claims nothing any more; start another."""
+        return self._dispatcher.failed
 
     async def submit(
         self,
@@ -131,71 +150,44 @@ class Runtime:
         budget: Budget | None = None,
         idempotency_key: str | None = None,
         correlation_id: str | None = None,
+        priority: str | None = None,
         mode: Mode | None = None,
     ) -> RunHandle:
         """Ask for a run. When this returns, the run is a committed row and will end, whatever happens to this process."""
-        limits = (budget or Budget()).limits()
-        narrowed = EnvelopeBudget(
-            deadline_ms=limits.deadline_ms,
-            max_steps=limits.turns,
-            max_tools=limits.tool_calls,
-            max_tokens=limits.tokens,
-            max_context=limits.context,
-            max_cost_usd=None if limits.cost_microusd is None else f"{limits.cost_microusd / 1e6:.6f}",
-        )
-        envelope = Envelope(
+        envelope = envelope_of(
             intent,
             payload,
-            caller=Caller(tenant, user),
-            budget=narrowed,
+            tenant=tenant,
+            user=user,
+            budget=budget,
             idempotency_key=idempotency_key,
             correlation_id=correlation_id,
+            priority=priority,
             mode=mode,
         )
         return await self.admit(envelope)
 
     async def admit(self, envelope: Envelope) -> RunHandle:
         """Admit an envelope. The same idempotency key with the same body gives the same run, whatever its status."""
-        contract, payload = self._admission.contract(envelope, self.parts.gate.policy_version, self.parts.budget_version)
-        commit = self._admission.commit(contract, payload, envelope, self._journal.incarnation)
-        outcome = await self._apply(commit)
-        if isinstance(outcome, Refused):
-            if outcome.guard == "key":
-                return RunHandle(self, outcome.detail, existing=True)
-            if outcome.guard == "digest":
-                raise UsageError(
-                    "idempotency.body_differs",
-                    f"key {envelope.idempotency_key!r} was used for another request (run {outcome.detail}); use a new key",
-                )
-            raise UsageError(
-                f"admission.{outcome.guard}",
-                f"run {contract.run_id} was not admitted: {outcome.detail or outcome.guard}",
-            )
+        run_id, existing = await self._orders.admit(
+            self._admission, envelope, self.parts.gate.policy_version, self.parts.budget_version, self._journal.incarnation
+        )
         self._dispatcher.hint()
-        return RunHandle(self, contract.run_id, existing=False)
+        return RunHandle(self, run_id, existing=existing)
 
     def handle(self, run_id: str) -> RunHandle:
         """A handle on a run that exists."""
-        if self.insights.run(run_id) is None:
-            raise UsageError("run.unknown", f"no run is called {run_id!r}; `quarterdeck runs ls` lists them")
+        row_of(self.insights, run_id)
         return RunHandle(self, run_id, existing=True)
 
     async def cancel(self, run_id: str, *, reason: str = "", by: str = "operator") -> None:
         """Stop a run: when this returns, no further intent of it commits. Cancelling again, or a run that has ended, is harmless."""
-        body = msgspec.json.encode({"by": by, "reason": reason})
-        op = Deliver(run_id, "cancel", body, self.parts.clock.now_us(), "cancel")
-        answered(await self._apply(op))
+        await self._orders.cancel(run_id, by=by, reason=reason)
         self._dispatcher.hint()
 
     async def decide(self, approval: str, *, approve: bool, by: str, reason: str = "", digest: str | None = None) -> None:
-        """Answer an approval, for the digest that was seen (by default the one that is stored)."""
-        row = self.insights.approval(approval)
-        if row is None:
-            raise UsageError("approval.unknown", f"no approval is called {approval!r}; `quarterdeck approvals ls` lists them")
-        op = DecideApproval(
-            approval, digest or row.digest, "approved" if approve else "rejected", by, reason, self.parts.clock.now_us()
-        )
-        answered(await self._apply(op))
+        """Answer an approval, for the digest that was seen (by default the one that is stored). See :meth:`Orders.decide`."""
+        await self._orders.decide(approval, approve=approve, by=by, reason=reason, digest=digest)
         self._dispatcher.hint()
 
     async def approve(self, approval: str, *, by: str, reason: str = "", digest: str | None = None) -> None:
@@ -207,17 +199,8 @@ class Runtime:
         await self.decide(approval, approve=False, by=by, reason=reason, digest=digest)
 
     async def resolve(self, run_id: str, call: str, *, done: bool, by: str, result: object = None) -> None:
-        """Say how an unknown effect ended, after a person has looked; the run goes on from there."""
-        state = state_of(read_all(self.insights, run_id))
-        if call not in state.unknown and call not in state.open:
-            raise UsageError(
-                "effect.not_open",
-                f"effect {call[:40]!r} of run {run_id} is not in doubt; `quarterdeck runs show` lists those that are",
-            )
-        status = "succeeded" if done else "failed"
-        body = msgspec.json.encode({"call": call, "status": status, "by": by, "result": result})
-        op = Deliver(run_id, "receipt", body, self.parts.clock.now_us(), f"resolve:{call}:{self.parts.entropy.token(8).hex()}")
-        answered(await self._apply(op))
+        """Say how an unknown effect ended, after a person has looked; the run goes on from there. See :meth:`Orders.resolve`."""
+        await self._orders.resolve(run_id, call, done=done, by=by, result=result)
         self._dispatcher.hint()
 
     async def switch(self, name: str, *, on: bool = True) -> int:
@@ -225,15 +208,13 @@ class Runtime:
 
         When this returns, no intent that the switch covers commits any more, in any run.
         """
-        checked_switch(name)
-        async with self._switching:  # each change starts from the one before it
-            rows = {row.name: row.value for row in self.insights.facts()}
-            names = set(msgspec.json.decode(rows.get("switches", "[]"), type=list[str]))
-            changed = names | {name} if on else names - {name}
-            value = msgspec.json.encode(sorted(changed)).decode()
-            outcome = await self._apply(SetFact("switches", value, self.parts.clock.now_us()))
-            self.parts.refresh()
-        return outcome.number if isinstance(outcome, Applied) else 0
+        version = await self._orders.switch(name, on=on)
+        self.parts.refresh()
+        return version
+
+    async def erase(self, run_id: str) -> None:
+        """Destroy the contents of a run that has ended, for good; its journal still verifies."""
+        await self._orders.erase(run_id)
 
     def runs(
         self, *, status: str | None = None, route: str | None = None, before: str | None = None, limit: int = 50
@@ -258,31 +239,58 @@ class Runtime:
         return self.parts.dependencies.views()
 
     async def follow(self, run_id: str, after: int = 0) -> AsyncIterator[Entry]:
-        """Every event after ``after``, first from the journal, then live; deltas in between; ends with the run."""
-        self.handle(run_id)
+        """Every event after ``after``, first from the journal, then live; deltas in between; ends with the run, whoever drives it."""
+        row_of(self.insights, run_id)
         watch = self.parts.hub.subscribe(run_id)
         try:
-            while True:
-                for stored in self.insights.events(run_id, after):
-                    after = stored.seq
-                    yield Entry(stored.seq, stored.body, stored.payload)
-                row = self.insights.run(run_id)
-                if row is not None and row.status in TERMINAL and row.seq <= after:
-                    return
-                entry = await watch.next()
-                if entry is None:
-                    watch.close()
-                    watch = self.parts.hub.subscribe(run_id)
-                elif not entry.seq:
-                    yield entry
-                elif entry.seq == after + 1:
-                    after = entry.seq
-                    yield entry
+            with self._lookout.watching(run_id, after):
+                behind = True
+                while True:
+                    if behind:  # at the beginning, after being cut off, and when another process drove the run
+                        while page := self.insights.events(run_id, after):
+                            for stored in page:
+                                after = stored.seq
+                                yield Entry(stored.seq, stored.body, stored.payload)
+                        row = row_of(self.insights, run_id)
+                        if row.status in TERMINAL and row.seq <= after:
+                            return
+                        behind = row.seq > after
+                        continue
+                    entry = await watch.next()
+                    if entry is None:
+                        watch.close()
+                        watch = self.parts.hub.subscribe(run_id)
+                        behind = True
+                    elif not entry.seq:
+                        if entry.delta:
+                            yield entry
+                    elif entry.seq == after + 1:
+                        after = entry.seq
+                        yield entry
+                        if _ends(entry):
+                            return
+                    else:
+                        behind = entry.seq > after
         finally:
             watch.close()
 
+    async def until(self, run_id: str, reached: Callable[[RunRow], bool]) -> RunRow:
+        """The run's row as soon as it has ``reached`` something; looked at whenever the run comes to rest, here or elsewhere."""
+        while True:
+            resting = self.resting(run_id)
+            try:
+                row = row_of(self.insights, run_id)
+                if reached(row):
+                    return row
+                with self._lookout.watching(run_id, row.seq):
+                    await resting
+            finally:
+                if resting.done() and not resting.cancelled():
+                    resting.exception()  # looked at, so that one which nobody waited for is not reported as forgotten
+                resting.cancel()
+
     def resting(self, run_id: str) -> asyncio.Future[None]:
-        """A future that is done when the run next comes to rest; it fails with what stopped the store."""
+        """A future that is done when the run next comes to rest in this process; it fails with what stopped the store."""
         if self._dispatcher.failed is not None:
             raise self._dispatcher.failed
         return self.parts.hub.rest(run_id)
@@ -295,44 +303,13 @@ class Runtime:
         for model in self.deck.models.values():
             await model.close()
 
-    async def _apply(self, op: Op) -> Applied | Refused:
-        for _ in range(5):
-            try:
-                outcome = await self._journal.submit(op)
-            except Unavailable as error:
-                if error.code != "store.unknown":
-                    raise
-            else:
-                if isinstance(outcome, (Applied, Refused)):
-                    return outcome
-        raise Unavailable("store.unknown", "the store does not answer; ask again, the same request is safe to repeat")
+
+_kind_of = msgspec.json.Decoder(_Kind).decode
 
 
-def answered(outcome: Applied | Refused) -> None:
-    """Raise what a refused delivery or decision means to the person who asked; ``terminal`` and success pass."""
-    if isinstance(outcome, Applied) or outcome.guard == "terminal":
-        return
-    raise refusal(outcome)
-
-
-_REFUSALS: dict[str, tuple[type[QuarterdeckError], str, str]] = {
-    "run": (UsageError, "run.unknown", "no run is called {detail!r}; `quarterdeck runs ls` lists them"),
-    "approval": (
-        UsageError,
-        "approval.unknown",
-        "no approval is called {detail!r}; `quarterdeck approvals ls` lists them",
-    ),
-    "decided": (RefusedError, "approval.decided", "this approval was answered before: {detail}"),
-    "digest": (RefusedError, "approval.digest_differs", "the action has changed since it was shown; look at it again"),
-    "expired": (RefusedError, "approval.expired", "this approval has expired; the action was denied"),
-    "self": (RefusedError, "approval.self", "whoever asked for an action cannot approve it; another person must"),
-}
-
-
-def refusal(refused: Refused) -> QuarterdeckError:
-    """The error that a store's refusal means outside."""
-    kind, code, text = _REFUSALS.get(refused.guard, (RefusedError, f"store.{refused.guard}", "the store refused: {detail}"))
-    return kind(code, text.format(detail=refused.detail))
+def _ends(entry: Entry) -> bool:
+    """Whether an event is the last of its run."""
+    return _kind_of(entry.body).kind == "run.finished"
 
 
 class Starting:
@@ -364,25 +341,32 @@ class Starting:
         check_deck(self._deck)
         journal, insights = await self._open()
         try:
+            check_models(self._deck)  # only now: whoever finds the store owned drives nothing here, and needs no model
             worker = self._worker or f"w{os.getpid()}-{self._entropy.token(3).hex()}"
             parts = wire(self._deck, journal, insights, self._clock, self._entropy, worker)
             await _activate(self._deck, journal, insights, parts)
         except BaseException:
             await journal.close()
             raise
-        services = parts.services
-
+        lookout = Lookout(insights, parts.hub)
         dispatcher = EmbeddedDispatcher(
-            worker, journal, insights, self._clock, lambda claimed: drive(services, claimed), parts.hub.fail, self._max_active
+            worker,
+            journal,
+            insights,
+            self._clock,
+            lambda claimed: drive(parts.services, claimed),
+            parts.hub.fail,
+            lookout.look,
+            self._max_active,
         )
-        self._runtime = Runtime(self._deck, journal, insights, parts, dispatcher)
-        dispatcher.start()
 
         def changed() -> None:
             parts.refresh()
             dispatcher.hint()
 
         journal.hints(changed)
+        self._runtime = Runtime(self._deck, journal, insights, parts, dispatcher, lookout)
+        dispatcher.start()
         return self._runtime
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

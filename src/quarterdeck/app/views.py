@@ -11,7 +11,7 @@ from quarterdeck.core.errors import UsageError
 from quarterdeck.core.fold import fold_all
 from quarterdeck.core.state import RunState
 from quarterdeck.core.vocabulary import TERMINAL, Status
-from quarterdeck.ports.store import Insights, RunRow, StoredEvent
+from quarterdeck.ports.store import Insights, RunPosition, RunRow, StoredEvent
 
 
 class RunResult(msgspec.Struct, frozen=True):
@@ -52,6 +52,19 @@ class EventView(msgspec.Struct, frozen=True):
     at_us: int
     body: dict[str, object]
     content: object = None
+
+
+def row_of(insights: Insights, run_id: str) -> RunRow:
+    """One run; raises :class:`UsageError` (``run.unknown``)."""
+    row = insights.run(run_id)
+    if row is None:
+        raise UsageError("run.unknown", f"no run is called {run_id!r}; `quarterdeck runs ls` lists them")
+    return row
+
+
+def is_at_rest(row: RunRow | RunPosition) -> bool:
+    """Whether a run is rows only: it has ended, or waits and nobody holds it."""
+    return row.status in TERMINAL or (row.status == Status.WAITING and row.worker is None)
 
 
 def read_all(insights: Insights, run_id: str) -> list[StoredEvent]:
@@ -120,9 +133,7 @@ def run_view(insights: Insights, run_id: str) -> RunView:
     """Everything that is known of one run, without contents."""
     stored = read_all(insights, run_id)
     state = state_of(stored)
-    row = insights.run(run_id)
-    if row is None:
-        raise UsageError("run.unknown", f"no run is called {run_id!r}; `quarterdeck runs ls` lists them")
+    row = row_of(insights, run_id)
     contract = msgspec.to_builtins(state.contract)
     approvals = {name: mark.outcome for name, mark in state.approvals.items()}
     return RunView(

@@ -19,6 +19,7 @@ from quarterdeck.engine.services import Services
 from quarterdeck.engine.stream import Hub
 from quarterdeck.gate.gate import Gate
 from quarterdeck.gate.proposals import Catalogue
+from quarterdeck.models.local import LocalModel
 from quarterdeck.policy import CedarEngine, default_policies
 from quarterdeck.policy.schema import PolicyManifest, PolicyTool
 from quarterdeck.ports.clock import Clock, Entropy
@@ -84,6 +85,16 @@ def check_deck(deck: Quarterdeck) -> None:
             problems.append(f"model {name}: {error.message}")
     if problems:
         raise UsageError("deck.invalid", "; ".join(problems))
+
+
+def check_models(deck: Quarterdeck) -> None:
+    """Find which models of a deck cannot work on this machine: raises :class:`UsageError` (``model.unavailable``), and says what
+    installs them. Apart from :func:`check_deck`, because whoever only asks for runs needs no model.
+    """
+    lacking = {name: model.missing() for name, model in deck.models.items() if isinstance(model, LocalModel)}
+    problems = [f"model {name}: {said}" for name, said in lacking.items() if said]
+    if problems:
+        raise UsageError("model.unavailable", "; ".join(problems))
 
 
 def policy_of(deck: Quarterdeck) -> PolicyEngine:

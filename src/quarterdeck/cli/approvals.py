@@ -9,8 +9,9 @@ import msgspec
 import typer
 
 from quarterdeck.app.clock import SystemClock
+from quarterdeck.app.orders import approval_of
 from quarterdeck.cli.options import ApprovalArgument, AsJson, Limit, Reason, Store
-from quarterdeck.cli.orders import approval_of, decide
+from quarterdeck.cli.orders import decide
 from quarterdeck.cli.printing import ago, emit, fields, moment, note, safe, say, table
 from quarterdeck.cli.runs import print_order, with_json
 from quarterdeck.cli.settings import settings

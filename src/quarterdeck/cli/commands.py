@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from quarterdeck import __version__
-from quarterdeck.cli import approvals, effects, journal, options, runs
+from quarterdeck.cli import approvals, effects, journal, keys, options, runs, serving
 from quarterdeck.cli.options import App, AsJson, Content, Follow, Store, json_value
 from quarterdeck.cli.outcome import OF_STATUS, Exit
 from quarterdeck.cli.printing import dollars, emit, note, say, table
@@ -29,8 +29,13 @@ for _name, _group in (
     ("approvals", approvals.group),
     ("effects", effects.group),
     ("journal", journal.group),
+    ("keys", keys.group),
 ):
     app.add_typer(_group, name=_name)
+
+
+app.command()(serving.serve)
+app.command()(serving.dev)
 
 
 def _version(wanted: bool) -> None:
@@ -73,15 +78,18 @@ def run(
     If nobody owns the store, a runtime of APP drives it in this process, and with it whatever else is ready in the store; otherwise
     the process that owns the store drives it. The exit code tells how the run stands.
     """
+    from quarterdeck.app.admission import envelope_of
     from quarterdeck.app.budgets import Budget, seconds
     from quarterdeck.cli.following import EventPrinter
-    from quarterdeck.cli.running import Watching, envelope_of
+    from quarterdeck.cli.running import Watching
     from quarterdeck.cli.running import run as run_and_watch
 
     chosen = settings(app, store)
     budget = Budget(turns=turns, tools=tools, tokens=tokens, context=context, deadline=deadline, usd=usd)
     value = json_value("--input", payload)
-    envelope = envelope_of(intent, value, budget, tenant=tenant, user=user, key=key, correlation=correlation, mode=mode)
+    envelope = envelope_of(
+        intent, value, tenant=tenant, user=user, budget=budget, idempotency_key=key, correlation_id=correlation, mode=mode
+    )
     printer = EventPrinter(content=content, as_json=as_json)
     watching = Watching(printer, follow, None if timeout is None else seconds(timeout))
     ended = run_and_watch(chosen.deck(), chosen.store, envelope, watching)

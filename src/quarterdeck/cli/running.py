@@ -16,20 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from quarterdeck.app.admission import Admission
-from quarterdeck.app.budgets import Budget
 from quarterdeck.app.clock import SystemClock, SystemEntropy
 from quarterdeck.app.deck import Quarterdeck
+from quarterdeck.app.orders import Orders
 from quarterdeck.app.runtime import RunHandle, Runtime
-from quarterdeck.app.views import RunResult, result_of
+from quarterdeck.app.views import RunResult, is_at_rest, result_of, row_of
 from quarterdeck.app.wiring import budget_version, check_deck
-from quarterdeck.cli.following import EventPrinter, is_at_rest, stored_until_end
-from quarterdeck.cli.printing import dollars, note
-from quarterdeck.cli.storefile import ask_store, reading
-from quarterdeck.core.canonical import Json
-from quarterdeck.core.commit import Refused
-from quarterdeck.core.contract import Caller, Envelope, EnvelopeBudget
-from quarterdeck.core.errors import Unavailable, UsageError
-from quarterdeck.core.vocabulary import Mode
+from quarterdeck.cli.following import EventPrinter, stored_until_end
+from quarterdeck.cli.orders import visiting
+from quarterdeck.cli.printing import note
+from quarterdeck.cli.storefile import reading
+from quarterdeck.core.contract import Envelope
+from quarterdeck.core.errors import Unavailable
 from quarterdeck.ports.store import StoredEvent
 from quarterdeck.store.sqlite.opening import incarnation_of, owner_of
 
@@ -67,31 +65,6 @@ class _Interrupts:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, interrupted)
-
-
-def envelope_of(
-    intent: str,
-    payload: Json,
-    budget: Budget,
-    *,
-    tenant: str = "default",
-    user: str = "anonymous",
-    key: str | None = None,
-    correlation: str | None = None,
-    mode: Mode | None = None,
-) -> Envelope:
-    """The envelope of what the command line says. Raises :class:`UsageError` for a budget that is none."""
-    limits = budget.limits()
-    narrowed = EnvelopeBudget(
-        deadline_ms=limits.deadline_ms,
-        max_steps=limits.turns,
-        max_tools=limits.tool_calls,
-        max_tokens=limits.tokens,
-        max_context=limits.context,
-        max_cost_usd=None if limits.cost_microusd is None else dollars(limits.cost_microusd).removeprefix("$"),
-    )
-    caller = Caller(tenant, user)
-    return Envelope(intent, payload, caller=caller, budget=narrowed, idempotency_key=key, correlation_id=correlation, mode=mode)
 
 
 def run(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Watching) -> Ended:
@@ -175,7 +148,7 @@ def _as_visitor(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Wat
                 if stored is not None:
                     if watching.follow:
                         watching.printer.stored(stored)
-                elif time.monotonic() > give_up_s or (not watching.follow and is_at_rest(insights, run_id)):
+                elif time.monotonic() > give_up_s or (not watching.follow and is_at_rest(row_of(insights, run_id))):
                     break
                 elif owner is not None and owner_of(path) is None:
                     owner = None
@@ -188,20 +161,13 @@ def _as_visitor(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Wat
 def _admit(deck: Quarterdeck, path: Path, envelope: Envelope) -> tuple[str, bool]:
     """Make the run a committed row beside its owner, under the policy set that the owner has in force; its id, and if it was there."""
     specs = {name: tool.spec for name, tool in deck.tools.items()}
-    admission = Admission(deck.routes, deck.agents, specs, SystemClock(), SystemEntropy())
+    clock = SystemClock()
+    admission = Admission(deck.routes, deck.agents, specs, clock, SystemEntropy())
     with reading(path) as insights:
         facts = {row.name: row.value for row in insights.facts()}
-    version = facts.get("policy", "")[:16]  # as much of it as the gate records in its decisions
-    contract, payload = admission.contract(envelope, version, budget_version(deck))
-    outcome = ask_store(path, admission.commit(contract, payload, envelope, incarnation_of(path)))
-    if not isinstance(outcome, Refused):
-        return contract.run_id, False
-    if outcome.guard == "key":
-        return outcome.detail, True
-    if outcome.guard == "digest":
-        text = f"key {envelope.idempotency_key!r} was used for another request (run {outcome.detail}); use a new key"
-        raise UsageError("idempotency.body_differs", text)
-    raise UsageError(f"admission.{outcome.guard}", f"run {contract.run_id} was not admitted: {outcome.detail or outcome.guard}")
+        version = facts.get("policy", "")[:16]  # as much of it as the gate records in its decisions
+        orders = Orders(visiting(path), insights, clock)
+        return asyncio.run(orders.admit(admission, envelope, version, budget_version(deck), incarnation_of(path)))
 
 
 def _announce(run_id: str, *, existing: bool, where: str) -> None:

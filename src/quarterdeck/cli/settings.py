@@ -1,10 +1,19 @@
 """Which deck and which store a command means: flags, then ``QUARTERDECK_*`` variables, then ``quarterdeck.toml``.
 
-The file has one table; a key that is not known is an error, because a misspelt one would be a setting that silently is not made::
+A key that is not known is an error, because a misspelt one would be a setting that silently is not made::
 
     [quarterdeck]
     app = "support.agents:deck"
     store = "sqlite:///support.db"
+
+    [server]  # every field of quarterdeck.server.Settings; also QUARTERDECK_SERVER_PORT=8400 and so on
+    port = 8400
+
+    [oidc]  # an identity provider beside the store's own keys: quarterdeck.server.identity.OidcSettings
+    issuer = "https://login.example"
+
+    [log]  # also QUARTERDECK_LOG_LEVEL, QUARTERDECK_LOG_FORMAT
+    format = "json"
 
 It is looked for in the working directory, or named in place of APP. Its paths, and the modules it names, are relative to its folder.
 """
@@ -15,7 +24,7 @@ import importlib
 import os
 import sys
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,8 +46,13 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store: str | None = None
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A configuration file. The tables of the server are checked by who needs them."""
+
     quarterdeck: _Table = _Table()
+    server: dict[str, object] = {}
+    oidc: dict[str, object] | None = None
+    log: dict[str, object] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,7 @@ class Settings:
     app: str | None
     store: Path
     folder: Path
+    file: File = field(default_factory=File)
 
     def deck(self) -> Quarterdeck:
         """The deck of ``app``; raises :class:`UsageError` if none is named or it is not there. Importing it runs its code."""
@@ -66,21 +81,23 @@ def settings(app: str | None, store: str | None) -> Settings:
         file, app = Path(app).absolute(), None
         if not file.is_file():
             raise UsageError("config.missing", f"there is no file {file}; name a module:deck or a quarterdeck.toml")
-    found = _read(file) if file.is_file() else _Table()
+    tables = _read(file) if file.is_file() else File()
+    found = tables.quarterdeck
     if app is None and found.app is not None:
         app, folder = found.app, file.parent
     if store is None:
-        return Settings(app, file.parent / store_path(found.store or DEFAULT_STORE), folder)
-    return Settings(app, store_path(store), folder)
+        return Settings(app, file.parent / store_path(found.store or DEFAULT_STORE), folder, tables)
+    return Settings(app, store_path(store), folder, tables)
 
 
-def _read(file: Path) -> _Table:
+def _read(file: Path) -> File:
     try:
-        return msgspec.convert(tomllib.loads(file.read_text("utf-8")), _File).quarterdeck
+        return msgspec.convert(tomllib.loads(file.read_text("utf-8")), File)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError("config.invalid", f"{file} is not TOML: {error}") from None
     except msgspec.ValidationError as error:
-        raise UsageError("config.invalid", f"{file}: {error}; it may have [quarterdeck] with app and store") from None
+        said = f"{file}: {error}; it may have [quarterdeck] with app and store, [server], [oidc], [log]"
+        raise UsageError("config.invalid", said) from None
 
 
 def _imported(app: str, folder: Path) -> Quarterdeck:

@@ -13,6 +13,7 @@ import msgspec
 
 from quarterdeck.core.contract import Limits
 from quarterdeck.core.events import Event, Move, encode
+from quarterdeck.core.identity import Grant
 from quarterdeck.core.vocabulary import TERMINAL
 
 MAX_RECORD = 8 * 1024 * 1024
@@ -195,7 +196,34 @@ class Erase(msgspec.Struct, frozen=True, array_like=True, tag="erase"):
     at_us: int
 
 
-Op = Commit | Deliver | DecideApproval | Claim | SetFact | SetAccount | Erase
+class AddKey(msgspec.Struct, frozen=True, array_like=True, tag="key"):
+    """Store an API key: its public prefix, the SHA-256 of its text, and what it may do. The text itself never comes here.
+
+    Refused by ``key`` if the prefix is taken, unless by exactly this key, which is success; with ``first``, also if there ever was
+    any key, so that of many processes that start at once one makes the first.
+    """
+
+    prefix: str
+    digest: bytes
+    label: str
+    subject: str
+    grants: tuple[Grant, ...]
+    created_by: str
+    at_us: int
+    expires_at_us: int | None = None
+    first: bool = False
+
+
+class RevokeKey(msgspec.Struct, frozen=True, array_like=True, tag="revoke"):
+    """End an API key for ever. Refused by ``key`` if there is none with this prefix; a second revocation changes nothing."""
+
+    prefix: str
+    by: str
+    reason: str
+    at_us: int
+
+
+Op = Commit | Deliver | DecideApproval | Claim | SetFact | SetAccount | Erase | AddKey | RevokeKey
 """Everything that a store's writer applies."""
 
 Guard = Literal[

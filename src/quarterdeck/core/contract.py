@@ -98,7 +98,10 @@ class EnvelopeBudget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The one form in which every trigger asks for a run. Unknown fields are errors; ``intent`` names the route."""
+    """The one form in which every trigger asks for a run. Unknown fields are errors; ``intent`` names the route.
+
+    ``priority`` is a :class:`~quarterdeck.core.vocabulary.Priority`, by default the route's.
+    """
 
     intent: str
     payload: object = None
@@ -109,7 +112,7 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     correlation_id: str | None = None
     thread_id: str | None = None
     ordering_key: str | None = None
-    priority: str = "standard"
+    priority: str | None = None
     mode: Mode | None = None
 
 

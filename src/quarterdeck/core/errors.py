@@ -1,6 +1,6 @@
 """Errors, sorted by whose move is next.
 
-Every error of Quarterdeck carries a stable dotted ``code``, a sentence that says what to do, and belongs to one of five
+Every error of Quarterdeck carries a stable dotted ``code``, a sentence that says what to do, and belongs to one of six
 classes. One table (:data:`OUTCOMES`) maps the class to an HTTP status, a process exit code and a span status, so that doors
 never invent their own. Waiting is an outcome, not an error, and is not here.
 
@@ -30,6 +30,10 @@ class QuarterdeckError(Exception):
 
 class UsageError(QuarterdeckError):
     """The caller changes something: bad input, unknown name, wrong configuration. Repeating it unchanged cannot help."""
+
+
+class Unauthenticated(QuarterdeckError):
+    """Nobody knows who asks: there are no credentials, or none that hold. Send good ones; repeating these cannot help."""
 
 
 class Refused(QuarterdeckError):
@@ -62,6 +66,7 @@ class Outcome(NamedTuple):
 
 OUTCOMES: dict[type[QuarterdeckError], Outcome] = {
     UsageError: Outcome(422, 2, "ERROR"),
+    Unauthenticated: Outcome(401, 3, "OK"),
     Refused: Outcome(403, 3, "OK"),
     Unavailable: Outcome(503, 4, "ERROR"),
     OwnershipLost: Outcome(409, 5, "OK"),

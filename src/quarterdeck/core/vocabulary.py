@@ -92,6 +92,14 @@ class Risk(StrEnum):
     HIGH = "high"
 
 
+class Priority(StrEnum):
+    """How soon a run is begun when more are ready than can be driven, the most urgent first."""
+
+    INTERACTIVE = "interactive"
+    STANDARD = "standard"
+    BATCH = "batch"
+
+
 class Mode(StrEnum):
     """How a run lives over time."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 
 from quarterdeck.core.commit import Claim, Claimed, ClaimedRun, Outcome
 from quarterdeck.core.errors import QuarterdeckError, Unavailable
@@ -17,6 +17,8 @@ CLAIM = 256
 """Runs claimed in one operation."""
 POLL_S = 0.2
 """How often due timers and hints that were lost are looked for."""
+LOOK_S = 1.0
+"""How often it is looked for what other processes did to runs that somebody here watches."""
 RESEND_CAP_S = 5.0
 """The longest pause before a claim whose answer was lost is sent again."""
 
@@ -24,7 +26,12 @@ _log = logging.getLogger(__name__)
 
 
 class EmbeddedDispatcher:
-    """Claims and drives until it is stopped. If the store stops underneath it, ``failed`` says why and ``on_failure`` is told."""
+    """Claims and drives until it is stopped. If the store stops underneath it, ``failed`` says why and ``on_failure`` is told.
+
+    Every ``LOOK_S`` it calls ``look`` with the ids of the runs that it drives. It must be told through :meth:`hint` that something
+    may be ready. A run's id names one run in the whole store, whoever's it is (the store refuses a second one), so ids are enough
+    to tell runs apart here.
+    """
 
     def __init__(
         self,
@@ -34,6 +41,7 @@ class EmbeddedDispatcher:
         clock: Clock,
         drive: Callable[[ClaimedRun], Awaitable[None]],
         on_failure: Callable[[QuarterdeckError], None],
+        look: Callable[[Container[str]], None],
         max_active: int = MAX_ACTIVE,
     ) -> None:
         self._worker = worker
@@ -48,11 +56,12 @@ class EmbeddedDispatcher:
         self._claims = 0
         self._loop_task: asyncio.Task[None] | None = None
         self._on_failure = on_failure
+        self._look = look
+        self._look_at_s = 0.0
         self.failed: QuarterdeckError | None = None
 
     def start(self) -> None:
         """Begin to claim."""
-        self._journal.hints(self.hint)
         self._wanted.set()
         self._loop_task = asyncio.get_running_loop().create_task(self._claim_for_ever())
 
@@ -64,6 +73,11 @@ class EmbeddedDispatcher:
     def active(self) -> int:
         """Runs that are being driven now."""
         return len(self._active)
+
+    @property
+    def max_active(self) -> int:
+        """The most runs that are driven at once."""
+        return self._max_active
 
     async def stop(self, drain_s: float) -> None:
         """Stop claiming, give active runs ``drain_s`` to come to rest, then let go of them: their journals hold where they are."""
@@ -89,6 +103,7 @@ class EmbeddedDispatcher:
                 if self._wanted.is_set() or self._insights.due(self._clock.now_us()):
                     self._wanted.clear()
                     await self._claim()
+                self._look_around()
             except QuarterdeckError as error:
                 self._fail(error)
                 return
@@ -100,6 +115,12 @@ class EmbeddedDispatcher:
                     )
                 )
                 return
+
+    def _look_around(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._look_at_s:
+            self._look_at_s = now_s + LOOK_S
+            self._look(self._active)
 
     async def _claim(self) -> None:
         while room := min(CLAIM, self._max_active - len(self._active)):

@@ -23,6 +23,18 @@ BUNDLED_NAME = "smollm2-135m-instruct"
 _FREE = Price()
 
 
+def missing(path: Path | None = None) -> str:
+    """What a local model lacks on this machine, with the commands that install it; empty if nothing. Loads nothing.
+
+    ``path`` is a file of weights, by default the bundled one. What is there may still turn out to be no weights.
+    """
+    try:
+        engine_for(path)
+    except ModelFailure as failure:
+        return failure.message
+    return ""
+
+
 class LocalModel:
     """A :class:`~quarterdeck.ports.model.Model` from a GGUF file; the bundled one without ``path``.
 
@@ -57,6 +69,10 @@ class LocalModel:
     def price(self) -> Price:
         """Nothing: it runs here."""
         return _FREE
+
+    def missing(self) -> str:
+        """What it lacks on this machine, with the commands that install it; empty if nothing."""
+        return missing(self._path)
 
     def worst_case(self, request: ModelRequest) -> Usage:
         """A token for each byte of the prompt that will really be sent, which is much shorter than the transcript."""

@@ -8,12 +8,13 @@ suite over every implementation.
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from quarterdeck.core.commit import InboxRow, Op, Outcome
+from quarterdeck.core.identity import Grant
 
 
 class StoredEvent(msgspec.Struct, frozen=True, gc=False):
@@ -51,6 +52,15 @@ class RunRow(msgspec.Struct, frozen=True):
     head: bytes
 
 
+class RunPosition(msgspec.Struct, frozen=True, gc=False):
+    """Where one run stands, and nothing else: the sequence of its newest event, its status, who holds it."""
+
+    run_id: str
+    seq: int
+    status: str
+    worker: str | None
+
+
 class ApprovalRow(msgspec.Struct, frozen=True):
     """One approval as a person decides it; ``shown`` are the stored canonical bytes that the digest covers."""
 
@@ -85,6 +95,22 @@ class FactRow(msgspec.Struct, frozen=True):
     name: str
     version: int
     value: str
+
+
+class KeyRow(msgspec.Struct, frozen=True):
+    """One API key as stored: never its text, only the SHA-256 of it. Revoked keys stay, so that their prefix is never used again."""
+
+    prefix: str
+    digest: bytes
+    label: str
+    subject: str
+    grants: tuple[Grant, ...]
+    created_by: str
+    created_at_us: int
+    expires_at_us: int | None = None
+    revoked_at_us: int | None = None
+    revoked_by: str = ""
+    reason: str = ""
 
 
 class Journal(Protocol):
@@ -129,17 +155,43 @@ class Insights(Protocol):
         ...
 
     def runs(
-        self, *, status: str | None = None, route: str | None = None, before: str | None = None, limit: int = 50
+        self,
+        *,
+        status: str | None = None,
+        route: str | None = None,
+        tenants: Collection[str] | None = None,
+        correlation: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
     ) -> Sequence[RunRow]:
-        """Runs, newest first; ``before`` is the run id that the previous page ended with."""
+        """Runs, newest first; ``before`` is the run id that the previous page ended with, ``tenants`` whose runs (all by default)."""
+        ...
+
+    def keyed(self, tenant: str, key: str, now_us: int) -> str | None:
+        """The run that a tenant's idempotency key means at this moment, or ``None``."""
+        ...
+
+    def standing(self) -> Mapping[str, int]:
+        """How many runs have not ended, by status. For people and gauges; it decides nothing."""
+        ...
+
+    def positions(self, run_ids: Sequence[str]) -> Sequence[RunPosition]:
+        """Where each of these runs stands, in one read, in any order; unknown ones are left out."""
         ...
 
     def approval(self, approval: str) -> ApprovalRow | None:
         """One approval, or ``None``."""
         ...
 
-    def approvals(self, *, status: str | None = "pending", limit: int = 50) -> Sequence[ApprovalRow]:
-        """Approvals, the nearest deadline first."""
+    def approvals(
+        self,
+        *,
+        status: str | None = "pending",
+        tenants: Collection[str] | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Sequence[ApprovalRow]:
+        """Approvals, the nearest deadline first; ``after`` is the approval that the previous page ended with."""
         ...
 
     def accounts(self) -> Sequence[AccountRow]:
@@ -152,6 +204,14 @@ class Insights(Protocol):
 
     def due(self, now_us: int) -> bool:
         """Whether a claim now would find anything: a run that is ready, or one whose wake time has come."""
+        ...
+
+    def key(self, prefix: str) -> KeyRow | None:
+        """One API key by its public prefix, or ``None``."""
+        ...
+
+    def keys(self) -> Sequence[KeyRow]:
+        """Every API key that was ever made, the oldest first."""
         ...
 
     def salt(self, run_id: str) -> bytes | None:

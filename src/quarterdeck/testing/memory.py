@@ -18,14 +18,15 @@ delays. Any other exception leaves ``submit`` at that very moment, which is how 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import copy_context
 from enum import StrEnum
 
 from quarterdeck.core.commit import Claim, InboxRow, Op, Outcome
 from quarterdeck.core.errors import QuarterdeckError, Unavailable, UsageError
-from quarterdeck.ports.store import AccountRow, ApprovalRow, FactRow, RunRow, StoredEvent
+from quarterdeck.core.vocabulary import TERMINAL
+from quarterdeck.ports.store import AccountRow, ApprovalRow, FactRow, KeyRow, RunPosition, RunRow, StoredEvent
 from quarterdeck.testing.tables import Run, Tables
 
 MAX_PAGE = 1_000
@@ -195,7 +196,14 @@ class MemoryStore:
         return _row(run) if run is not None else None
 
     def runs(
-        self, *, status: str | None = None, route: str | None = None, before: str | None = None, limit: int = 50
+        self,
+        *,
+        status: str | None = None,
+        route: str | None = None,
+        tenants: Collection[str] | None = None,
+        correlation: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
     ) -> Sequence[RunRow]:
         """Runs, newest first."""
         if before is not None and before not in self.tables.runs:
@@ -204,17 +212,50 @@ class MemoryStore:
         found = [
             _row(run)
             for run in list(self.tables.runs.values())[:end]
-            if status in (None, run.status) and route in (None, run.new.route)
+            if status in (None, run.status)
+            and route in (None, run.new.route)
+            and correlation in (None, run.new.correlation_id)
+            and (tenants is None or run.new.tenant in tenants)
         ]
         return found[::-1][: max(1, min(limit, MAX_PAGE))]
+
+    def keyed(self, tenant: str, key: str, now_us: int) -> str | None:
+        """The run that a tenant's idempotency key means at this moment, or ``None``."""
+        held = self.tables.keys.get((tenant, key))
+        return held[0] if held is not None and held[1].expires_at_us > now_us else None
+
+    def standing(self) -> Mapping[str, int]:
+        """How many runs have not ended, by status."""
+        return Counter(run.status for run in self.tables.runs.values() if run.status not in TERMINAL)
+
+    def positions(self, run_ids: Sequence[str]) -> Sequence[RunPosition]:
+        """Where each of these runs stands."""
+        found = [self.tables.runs[run_id] for run_id in run_ids if run_id in self.tables.runs]
+        return [RunPosition(run.run_id, run.seq, run.status, run.worker) for run in found]
 
     def approval(self, approval: str) -> ApprovalRow | None:
         """One approval, or ``None``."""
         return self.tables.approvals.get(approval)
 
-    def approvals(self, *, status: str | None = "pending", limit: int = 50) -> Sequence[ApprovalRow]:
+    def approvals(
+        self,
+        *,
+        status: str | None = "pending",
+        tenants: Collection[str] | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Sequence[ApprovalRow]:
         """Approvals, the nearest deadline first."""
-        found = [row for row in self.tables.approvals.values() if status in (None, row.status)]
+        place = self.tables.approvals.get(after) if after is not None else None
+        if after is not None and place is None:
+            raise UsageError("cursor.unknown", f"no approval {after!r} to continue after; start from the first page")
+        found = [
+            row
+            for row in self.tables.approvals.values()
+            if status in (None, row.status)
+            and (tenants is None or row.tenant in tenants)
+            and (place is None or (row.expires_at_us, row.approval) > (place.expires_at_us, place.approval))
+        ]
         return sorted(found, key=lambda row: (row.expires_at_us, row.approval))[: max(1, min(limit, MAX_PAGE))]
 
     def accounts(self) -> Sequence[AccountRow]:
@@ -232,6 +273,14 @@ class MemoryStore:
         return any(
             run.wake_at_us is not None and run.wake_at_us <= now_us and run.worker is None for run in self.tables.runs.values()
         )
+
+    def key(self, prefix: str) -> KeyRow | None:
+        """One API key by its public prefix, or ``None``."""
+        return self.tables.api_keys.get(prefix)
+
+    def keys(self) -> Sequence[KeyRow]:
+        """Every API key that was ever made, the oldest first."""
+        return list(self.tables.api_keys.values())
 
     def salt(self, run_id: str) -> bytes | None:
         """The key of a run's payload digests, or ``None`` after erasure."""

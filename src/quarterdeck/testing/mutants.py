@@ -455,10 +455,54 @@ DECIDING = (
     ),
 )
 
+IDENTIFYING = (
+    _sqlite(
+        "key replaced by another",
+        4,
+        "I15",
+        "a_key_is_never_replaced",
+        _rewritten(
+            ("insert_api_key", "INSERT INTO", "INSERT OR REPLACE INTO"),
+            ("insert_api_key", "NOT EXISTS (SELECT 1 FROM api_keys WHERE prefix = ?1)", "1"),
+        ),
+    ),
+    _sqlite(
+        "key's hash not compared",
+        4,
+        "I15",
+        "a_key_is_never_replaced",
+        _rewritten(("same_api_key", "digest = ?2", "?2 = ?2")),
+    ),
+    _sqlite(
+        "revoked key accepted",
+        3,
+        "I15",
+        "a_revoked_key_stays_revoked",
+        _rewritten(("revoke_api_key", "revoked_at_us = ?2", "revoked_at_us = nullif(?2, ?2)")),
+    ),
+    _sqlite(
+        "revoked key made again",
+        3,
+        "I15",
+        "a_revoked_key_stays_revoked",
+        _rewritten(
+            ("insert_api_key", "INSERT INTO", "INSERT OR REPLACE INTO"),
+            ("insert_api_key", "WHERE prefix = ?1)", "WHERE prefix = ?1 AND revoked_at_us IS NULL)"),
+        ),
+    ),
+    _sqlite(
+        "two first keys",
+        3,
+        "I15",
+        "one_of_many_makes_the_first_key",
+        _rewritten(("insert_api_key", "NOT ?9 OR ", "?9 OR ")),
+    ),
+)
+
 MEMORY = tuple(
     Mutant(bug.name, "memory", bug.point, tuple(bug.invariants.split()), bug.caught_by, bug.planted)
     for bug in mutants_memory.BUGS
 )
 
-MUTANTS: tuple[Mutant, ...] = APPENDING + CLAIMING + REACHING + DECIDING + MEMORY
+MUTANTS: tuple[Mutant, ...] = APPENDING + CLAIMING + REACHING + DECIDING + IDENTIFYING + MEMORY
 """Every planted bug of a store."""

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 from quarterdeck.core.commit import (
+    AddKey,
     Applied,
     Claim,
     ClaimedRun,
@@ -19,8 +20,9 @@ from quarterdeck.core.commit import (
     Op,
     Outcome,
     Refused,
+    RevokeKey,
 )
-from quarterdeck.ports.store import ApprovalRow
+from quarterdeck.ports.store import ApprovalRow, KeyRow
 from quarterdeck.store import chain
 from quarterdeck.testing import tables
 from quarterdeck.testing.patching import Plant, patched, varied
@@ -179,6 +181,19 @@ def _keeps_salt(self: Tables, op: Erase) -> Outcome:
     return outcome
 
 
+def _unrevoked(self: Tables, op: RevokeKey) -> Outcome:
+    return Applied(0) if op.prefix in self.api_keys else Refused("key", op.prefix)
+
+
+def _any_hash(self: Tables, row: KeyRow, held: KeyRow) -> bool:
+    return _is_same_key(self, varied(row, digest=held.digest), held)
+
+
+def _always_first(self: Tables, op: AddKey) -> Outcome:
+    return _add_key(self, varied(op, first=False))
+
+
+_add_key, _is_same_key = Tables._add_key, Tables._is_same_key
 _guard, _attach, _claim, _claimed = Tables._guard, Tables._attach, Tables._claim, Tables._claimed
 _put_inbox, _deliver, _held, _erase = Tables._put_inbox, Tables._deliver, Tables._held, Tables._erase
 
@@ -340,5 +355,8 @@ BUGS = (
         "an_erased_run_keeps_its_chain_and_nothing_else",
         _method("_erase", _keeps_salt),
     ),
+    Bug("key's hash not compared", 4, "I15", "a_key_is_never_replaced", _method("_is_same_key", _any_hash)),
+    Bug("revoked key accepted", 3, "I15", "a_revoked_key_stays_revoked", _method("_revoke_key", _unrevoked)),
+    Bug("two first keys", 3, "I15", "one_of_many_makes_the_first_key", _method("_add_key", _always_first)),
 )
 """Every bug of the store in memory."""

@@ -16,6 +16,7 @@ import msgspec
 
 from quarterdeck.core.budget import SHARED
 from quarterdeck.core.commit import (
+    AddKey,
     Applied,
     Ask,
     Claim,
@@ -33,12 +34,14 @@ from quarterdeck.core.commit import (
     Op,
     Outcome,
     Refused,
+    RevokeKey,
     SetAccount,
     SetFact,
     unstorable,
 )
+from quarterdeck.core.fairness import ready_from_us
 from quarterdeck.core.vocabulary import TERMINAL
-from quarterdeck.ports.store import AccountRow, ApprovalRow, FactRow, StoredEvent
+from quarterdeck.ports.store import AccountRow, ApprovalRow, FactRow, KeyRow, StoredEvent
 from quarterdeck.store.chain import GENESIS, chained, payload_digest
 
 _INT64 = 2**63
@@ -95,6 +98,7 @@ class Tables:
         self.keys: dict[tuple[str, str], tuple[str, Key]] = {}
         self.facts: dict[str, FactRow] = {}
         self.claims: dict[str, tuple[str, Claimed]] = {}
+        self.api_keys: dict[str, KeyRow] = {}
         self.rows = 0
 
     def apply(self, batch: Sequence[Op]) -> list[Outcome]:
@@ -133,6 +137,10 @@ class Tables:
                 return self._set_account(op)
             case Erase():
                 return self._erase(op)
+            case AddKey():
+                return self._add_key(op)
+            case RevokeKey():
+                return self._revoke_key(op)
             case _:
                 assert_never(op)
 
@@ -256,7 +264,7 @@ class Tables:
             return attached
         self._append(commit, run, attached)
         self.runs[run.run_id] = run
-        self.ready[run.run_id] = commit.at_us
+        self.ready[run.run_id] = ready_from_us(new.priority, commit.at_us)
         if key is not None:
             self.keys[key.tenant, key.key] = (run.run_id, key)
         return Applied(run.seq)
@@ -362,6 +370,28 @@ class Tables:
         for name, approval in self.approvals.items():
             if approval.run_id == op.run_id:
                 self.approvals[name] = msgspec.structs.replace(approval, shown=b"")
+        return Applied(0)
+
+    def _add_key(self, op: AddKey) -> Outcome:
+        row = KeyRow(op.prefix, op.digest, op.label, op.subject, op.grants, op.created_by, op.at_us, op.expires_at_us)
+        held = self.api_keys.get(op.prefix)
+        if held is not None:
+            return Applied(0) if self._is_same_key(row, held) else Refused("key", op.prefix)
+        if op.first and self.api_keys:
+            return Refused("key", op.prefix)
+        self.api_keys[op.prefix] = row
+        return Applied(0)
+
+    def _is_same_key(self, row: KeyRow, held: KeyRow) -> bool:
+        return row == msgspec.structs.replace(held, revoked_at_us=None, revoked_by="", reason="")
+
+    def _revoke_key(self, op: RevokeKey) -> Outcome:
+        row = self.api_keys.get(op.prefix)
+        if row is None:
+            return Refused("key", op.prefix)
+        if row.revoked_at_us is None:
+            ended = msgspec.structs.replace(row, revoked_at_us=op.at_us, revoked_by=op.by, reason=op.reason)
+            self.api_keys[op.prefix] = ended
         return Applied(0)
 
 

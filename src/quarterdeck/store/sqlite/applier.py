@@ -15,6 +15,7 @@ import apsw
 import msgspec
 
 from quarterdeck.core.commit import (
+    AddKey,
     Applied,
     Claim,
     Claimed,
@@ -27,10 +28,12 @@ from quarterdeck.core.commit import (
     Outcome,
     Record,
     Refused,
+    RevokeKey,
     SetAccount,
     SetFact,
     unstorable,
 )
+from quarterdeck.core.fairness import ready_from_us
 from quarterdeck.core.vocabulary import TERMINAL
 from quarterdeck.store.chain import GENESIS, chained, payload_digest
 from quarterdeck.store.sqlite.rows import Row, one, rows
@@ -155,6 +158,10 @@ class Applier:
                 return self._set_account(op)
             case Erase():
                 return self._erase(op)
+            case AddKey():
+                return self._add_key(op)
+            case RevokeKey():
+                return self._revoke_key(op)
             case _:
                 assert_never(op)
 
@@ -299,7 +306,7 @@ class Applier:
             ),
         )
         self._db.executemany(sql["insert_event"], [(run, *rest) for _, *rest in first_rows])
-        self._execute(sql["insert_ready"], (run, commit.at_us))
+        self._execute(sql["insert_ready"], (run, ready_from_us(new.priority, commit.at_us)))
         if key is not None:
             self._execute(sql["put_key"], (key.tenant, key.key, run, key.body_digest, key.expires_at_us))
         return self._attachments(commit, run) or Applied(len(first_rows))
@@ -382,6 +389,18 @@ class Applier:
             self._execute(self._sql[name], (run,))
         self._runs.pop(op.run_id, None)
         return Applied(0)
+
+    def _add_key(self, op: AddKey) -> Outcome:
+        grants = msgspec.json.encode(op.grants).decode()
+        values = (op.prefix, op.digest, op.label, op.subject, grants, op.created_by, op.at_us, op.expires_at_us)
+        self._execute(self._sql["insert_api_key"], (*values, op.first))
+        if self._db.changes() == 0 and not self._one("same_api_key", values)[0]:
+            return Refused("key", op.prefix)
+        return Applied(0)
+
+    def _revoke_key(self, op: RevokeKey) -> Outcome:
+        self._execute(self._sql["revoke_api_key"], (op.prefix, op.at_us, op.by, op.reason))
+        return Applied(0) if self._one("find_api_key", (op.prefix,))[0] else Refused("key", op.prefix)
 
     def _one(self, name: str, values: tuple[object, ...]) -> Row:
         return one(self._db, self._sql[name], values)

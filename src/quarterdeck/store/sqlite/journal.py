@@ -76,7 +76,7 @@ class SqliteJournal(asyncio.Protocol):
     @classmethod
     async def open(cls, path: Path, incarnation: int) -> SqliteJournal:
         """Take ownership of ``path`` and start its writer. Raises ``Unavailable`` (``store.owned``) if another process has it."""
-        lock = OwnerLock(path)
+        lock = await OwnerLock.take(path)
         try:
             prepare(path, incarnation)
             journal = cls(path, lock, incarnation_of(path))

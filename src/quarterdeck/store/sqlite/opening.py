@@ -6,6 +6,7 @@ WAL that is reset while another connection checkpoints).
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import time
@@ -21,10 +22,12 @@ from quarterdeck.store.sqlite.statements import load, schema
 
 APPLICATION_ID = 0x51444B31
 """Marks a file as Quarterdeck's (``QDK1``)."""
-SCHEMA = 1
+SCHEMA = 2
 """The newest schema version that this code writes."""
 MIN_LIBRARY = 3_051_003
 BUSY_MS = 10_000
+RETRY_S = 0.01
+"""How often it is looked whether a dead owner's writer has let go of the file."""
 QUICK_CHECK_BYTES = 64 * 1024 * 1024
 """Files up to this size are checked whole when they are opened; larger ones by ``quarterdeck doctor``."""
 
@@ -34,9 +37,31 @@ _EXITING = 0x4
 
 
 class OwnerLock:
-    """The lock beside a store's file. It is held by the owner and its writer; the kernel drops it when both have ended."""
+    """The lock beside a store's file. It is held by the owner and its writer; the kernel drops it when both have ended.
+
+    Whoever asks while a dead owner's writer still finishes waits for it, at most ``wait_s``; a living owner is named at once, in
+    ``Unavailable`` (``store.owned``). Making one waits on this thread; :meth:`take` waits on the event loop.
+    """
 
     def __init__(self, path: Path, wait_s: float = 10.0) -> None:
+        self._open(path)
+        for pause_s in self._pauses(path, wait_s):
+            time.sleep(pause_s)
+
+    @classmethod
+    async def take(cls, path: Path, wait_s: float = 10.0) -> OwnerLock:
+        """The lock, once it is ours; everything else on the event loop goes on meanwhile."""
+        lock = cls.__new__(cls)
+        lock._open(path)
+        try:
+            for pause_s in lock._pauses(path, wait_s):
+                await asyncio.sleep(pause_s)
+        except asyncio.CancelledError:
+            lock.release()
+            raise
+        return lock
+
+    def _open(self, path: Path) -> None:
         self.path = path.with_name(path.name + ".lock")
         try:
             self._file = open(self.path, "a+", encoding="ascii")  # noqa: SIM115 - held for the life of the owner
@@ -44,17 +69,20 @@ class OwnerLock:
             raise UsageError(
                 "store.path", f"{self.path} cannot be opened ({error}); check the folder and its permissions"
             ) from None
-        deadline = time.monotonic() + wait_s
+
+    def _pauses(self, path: Path, wait_s: float) -> Iterator[float]:
+        """The pauses between attempts, until the lock is taken and marked as ours; raises once there is no more hope."""
+        deadline_s = time.monotonic() + wait_s
         while not self._taken():
             holder = self._holder()
-            if _alive(holder) or time.monotonic() > deadline:
+            if _alive(holder) or time.monotonic() > deadline_s:
                 self._file.close()
                 raise Unavailable(
                     "store.owned",
                     f"{path} is in use by process {holder}; stop it, or name another file in QUARTERDECK_STORE",
                     holder=holder,
                 )
-            time.sleep(0.01)
+            yield RETRY_S
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()
@@ -149,12 +177,15 @@ def prepare(path: Path, incarnation: int) -> None:
             if new:
                 db.execute("BEGIN IMMEDIATE")
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(schema(1))
-                db.execute(f"PRAGMA user_version = {SCHEMA}")
+                _migrate(db)
                 db.execute(load("write")["put_meta"], ("incarnation", incarnation))
                 db.execute("COMMIT")
-            elif path.stat().st_size <= QUICK_CHECK_BYTES:
-                check(db, path)
+            else:
+                if path.stat().st_size <= QUICK_CHECK_BYTES:
+                    check(db, path)
+                db.execute("BEGIN IMMEDIATE")
+                _migrate(db)
+                db.execute("COMMIT")
             _adopt(db)
     finally:
         db.close()
@@ -228,6 +259,24 @@ def check(db: apsw.Connection, path: Path) -> None:
     finding = db.pragma("quick_check", 1)
     if finding != "ok":
         raise Corrupt("store.corrupt", f"{path} is damaged ({finding}); restore a backup")
+
+
+def _migrate(db: apsw.Connection) -> None:
+    """Bring the file from its schema to :data:`SCHEMA`, inside the caller's transaction: wholly, or not at all."""
+    for version in range(_version(db) + 1, SCHEMA + 1):
+        db.execute(schema(version))
+        db.execute(f"PRAGMA user_version = {version}")
+
+
+def _version(db: apsw.Connection) -> int:
+    return int(one(db, "PRAGMA user_version")[0])
+
+
+def require_present(db: apsw.Connection, path: Path) -> None:
+    """Raise ``UsageError`` (``store.older``) for a file that an owner has to bring to this version's schema first."""
+    version = _version(db)
+    if version < SCHEMA:
+        raise UsageError("store.older", f"{path} has schema {version}, older than {SCHEMA}; start a runtime on it once")
 
 
 def _adopt(db: apsw.Connection) -> None:

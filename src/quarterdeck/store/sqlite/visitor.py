@@ -11,7 +11,7 @@ from pathlib import Path
 from quarterdeck.core.commit import Claim, Commit, Op, Outcome
 from quarterdeck.core.errors import UsageError
 from quarterdeck.store.sqlite.applier import Applier
-from quarterdeck.store.sqlite.opening import connect, readable, require_durable, require_ours
+from quarterdeck.store.sqlite.opening import connect, readable, require_durable, require_ours, require_present
 
 
 def visit(path: Path, op: Op) -> Outcome:
@@ -23,6 +23,7 @@ def visit(path: Path, op: Op) -> Outcome:
     try:
         with readable(path):
             require_durable(db)
+            require_present(db, path)
             return Applier(db).apply([op])[0]
     finally:
         db.close()

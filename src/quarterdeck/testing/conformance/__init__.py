@@ -20,12 +20,12 @@ True
 
 from __future__ import annotations
 
-from quarterdeck.testing.conformance import accounting, admitting, appending, approving, claiming, erasing, inboxes
+from quarterdeck.testing.conformance import accounting, admitting, appending, approving, claiming, erasing, inboxes, keys, listing
 from quarterdeck.testing.conformance.stand import Broken, Check, OpenStand, Stand
 
 CHECKS: tuple[Check, ...] = tuple(
     value
-    for room in (appending, admitting, claiming, inboxes, approving, accounting, erasing)
+    for room in (appending, admitting, claiming, inboxes, approving, accounting, erasing, keys, listing)
     for value in vars(room).values()
     if isinstance(value, Check)
 )

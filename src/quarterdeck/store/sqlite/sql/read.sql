@@ -10,10 +10,18 @@ SELECT r.run_id, c.tenant, c.route, c.agent, c.actor, r.status, r.reason, r.code
 FROM runs r JOIN contracts c ON c.run = r.id
 -- name: run_position
 SELECT id FROM runs WHERE run_id = ?
+-- name: positions
+SELECT r.run_id, r.seq, r.status, r.worker FROM json_each(?) AS wanted CROSS JOIN runs r ON r.run_id = wanted.value
 -- name: approval_columns
 SELECT a.approval, r.run_id, c.tenant, a.call, a.tool, a.digest, a.requested_by, a.expires_at_us, a.status, a.decided_by,
     a.reason, a.consumed, a.shown
 FROM approvals a JOIN runs r ON r.id = a.run JOIN contracts c ON c.run = a.run
+-- name: approval_position
+SELECT expires_at_us, approval FROM approvals WHERE approval = ?
+-- name: keyed
+SELECT r.run_id FROM idempotency k JOIN runs r ON r.id = k.run WHERE k.tenant = ? AND k.key = ? AND k.expires_at_us > ?
+-- name: standing
+SELECT status, COUNT(*) FROM runs WHERE status IN ('queued', 'running', 'waiting') GROUP BY status
 -- name: accounts
 SELECT account, dimension, bound, committed, reserved FROM accounts ORDER BY account, dimension
 -- name: facts
@@ -22,3 +30,8 @@ SELECT name, version, value FROM facts ORDER BY name
 SELECT salt FROM runs WHERE run_id = ?
 -- name: due
 SELECT EXISTS (SELECT 1 FROM ready) OR EXISTS (SELECT 1 FROM runs WHERE wake_at_us <= ? AND worker IS NULL)
+-- name: key_columns
+SELECT prefix, digest, label, subject, grants, created_by, created_at_us, expires_at_us, revoked_at_us, revoked_by, reason
+FROM api_keys
+-- name: has_keys
+SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'api_keys')

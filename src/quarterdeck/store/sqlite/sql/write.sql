@@ -80,6 +80,17 @@ INSERT INTO facts (name, version, value) VALUES (?1, 1, ?2)
 ON CONFLICT (name) DO UPDATE SET version = version + 1, value = excluded.value WHERE value <> excluded.value
 -- name: fact_version
 SELECT version FROM facts WHERE name = ?
+-- name: insert_api_key
+INSERT INTO api_keys (prefix, digest, label, subject, grants, created_by, created_at_us, expires_at_us)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
+WHERE NOT EXISTS (SELECT 1 FROM api_keys WHERE prefix = ?1) AND (NOT ?9 OR NOT EXISTS (SELECT 1 FROM api_keys))
+-- name: same_api_key
+SELECT EXISTS (SELECT 1 FROM api_keys WHERE prefix = ?1 AND digest = ?2 AND label = ?3 AND subject = ?4 AND grants = ?5
+    AND created_by = ?6 AND created_at_us = ?7 AND expires_at_us IS ?8)
+-- name: revoke_api_key
+UPDATE api_keys SET revoked_at_us = ?2, revoked_by = ?3, reason = ?4 WHERE prefix = ?1 AND revoked_at_us IS NULL
+-- name: find_api_key
+SELECT EXISTS (SELECT 1 FROM api_keys WHERE prefix = ?)
 -- name: erase_payloads
 UPDATE events SET payload = NULL WHERE run = ? AND payload IS NOT NULL
 -- name: erase_salt

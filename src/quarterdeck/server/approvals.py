@@ -1,0 +1,87 @@
+"""Approvals over HTTP. What is answered is bound to what was seen: an answer names the digest in ``If-Match``."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+from starlette.responses import Response
+
+from quarterdeck.core.errors import UsageError
+from quarterdeck.core.identity import Action
+from quarterdeck.ports.store import ApprovalRow
+from quarterdeck.server import bodies
+from quarterdeck.server.exchange import Exchange, answer
+from quarterdeck.server.reading import shaped, single
+from quarterdeck.server.runs import sealed, unknown_cursor, unsealed
+
+_ETAG = re.compile(r'"([\x21\x23-\x7e]+)"\Z')
+
+
+async def listing(exchange: Exchange) -> Response:
+    """A page of approvals."""
+    query = exchange.asked(bodies.ApprovalsQuery)
+    tenants = exchange.tenants(query.tenant)
+    after = None if query.cursor is None else _opened(query.cursor, exchange, tenants)
+    status = None if query.status == "all" else query.status
+    rows = exchange.runtime.insights.approvals(status=status, tenants=tenants, after=after, limit=query.limit + 1)
+    shown = rows[: query.limit]
+    following = sealed(shown[-1].approval) if len(rows) > query.limit else None
+    return answer(bodies.Approvals(approvals=tuple(_summary(row) for row in shown), next=following))
+
+
+async def show(exchange: Exchange) -> Response:
+    """One approval, with what would be executed for who may read contents or decide it; its digest is the ``ETag``."""
+    row = exchange.approval(exchange.names["approval"])
+    sees = any(exchange.principal.may(action, row.tenant) for action in (Action.CONTENT_READ, Action.APPROVALS_DECIDE))
+    text = row.shown.decode() if sees and row.shown else None
+    shown = None if text is None else msgspec.json.decode(text)
+    body = bodies.ApprovalDetail(**msgspec.structs.asdict(_summary(row)), shown=shown, shown_text=text)
+    return answer(body, headers={"etag": f'"{row.digest}"'})
+
+
+async def decide(exchange: Exchange) -> Response:
+    """Answer an approval, for exactly the digest that was seen, under the name of who is authenticated."""
+    row = exchange.approval(exchange.names["approval"])
+    said = shaped(exchange.body, bodies.Decide)
+    seen = single(exchange.request, "if-match")
+    if seen is None:
+        raise UsageError("http.precondition", "send If-Match with the approval's ETag, so that the answer is for what you saw")
+    match = _ETAG.match(seen)
+    if match is None:
+        raise UsageError("http.header", 'If-Match holds exactly one digest, in quotation marks; "*" and lists are refused')
+    if said.decision == "reject" and not said.reason.strip():
+        raise UsageError("reason.missing", "a rejection needs a reason; say why")
+    await exchange.runtime.decide(
+        row.approval,
+        approve=said.decision == "approve",
+        by=exchange.principal.subject,
+        reason=said.reason,
+        digest=match[1],
+    )
+    return answer(_summary(exchange.approval(row.approval)))
+
+
+def _opened(cursor: str, exchange: Exchange, tenants: frozenset[str] | None) -> str:
+    place = unsealed(cursor)
+    row = exchange.runtime.insights.approval(place)
+    if row is None or not (tenants is None or row.tenant in tenants):
+        raise unknown_cursor()
+    return place
+
+
+def _summary(row: ApprovalRow) -> bodies.Approval:
+    return bodies.Approval(
+        approval=row.approval,
+        run_id=row.run_id,
+        tenant=row.tenant,
+        call=row.call,
+        tool=row.tool,
+        digest=row.digest,
+        requested_by=row.requested_by,
+        expires_at_us=row.expires_at_us,
+        status=row.status,
+        decided_by=row.decided_by,
+        reason=row.reason,
+        consumed=row.consumed,
+    )

@@ -1,0 +1,244 @@
+"""Runs over HTTP: ask for one, look at them, follow, cancel, say how an unknown effect ended."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from urllib.parse import quote
+
+import msgspec
+from starlette.responses import Response
+
+from quarterdeck.app.runtime import RunHandle, Runtime
+from quarterdeck.app.views import RunResult
+from quarterdeck.core.contract import Envelope
+from quarterdeck.core.errors import UsageError
+from quarterdeck.core.identity import Action, checked_subject
+from quarterdeck.core.vocabulary import Mode, Status
+from quarterdeck.ports.store import RunRow
+from quarterdeck.server import bodies
+from quarterdeck.server.exchange import Exchange, answer, forbidden
+from quarterdeck.server.reading import Preference, preference_of, shaped, single, trace_of, wants_stream
+from quarterdeck.server.streaming import EventStream, cursor_of, ended
+
+
+async def submit(exchange: Exchange) -> Response:
+    """Admit an envelope; answer at once, with the result, or with the stream, as the caller prefers."""
+    envelope = enveloped(exchange)
+    prefer = preference_of(exchange.request, exchange.stage.settings)
+    streamed = wants_stream(exchange.request)
+    if streamed:
+        exchange.stage.streams.check(exchange.principal.subject)
+    handle = await exchange.runtime.admit(envelope)
+    headers = {"location": location(handle.id)}
+    if handle.existing:
+        headers["idempotency-replayed"] = "true"
+    row = exchange.runtime.insights.run(handle.id)
+    if row is None:
+        raise UsageError("run.unknown", f"no run is called {handle.id!r}")
+    content = exchange.contents(row.tenant, None)
+    if streamed:
+        cursor = cursor_of(exchange.request, None, row)
+        return EventStream(exchange.stage, exchange.principal.subject, handle.id, cursor, content=content, headers=headers)
+    wait_s = _patience(prefer, envelope, exchange)
+    if prefer.wait_s is not None or prefer.respond_async:
+        headers["preference-applied"] = "respond-async" if wait_s is None else f"wait={int(wait_s)}"
+    done = wait_s is not None and await _ends(exchange, handle, wait_s)
+    return answer(detail(exchange.runtime, handle.id, content=content), 200 if done else 202, headers)
+
+
+async def listing(exchange: Exchange) -> Response:
+    """A page of runs."""
+    query = exchange.asked(bodies.RunsQuery)
+    tenants = exchange.tenants(query.tenant)
+    before = None if query.cursor is None else _opened(query.cursor, exchange, tenants)
+    rows = exchange.runtime.insights.runs(
+        status=query.status,
+        route=query.route,
+        tenants=tenants,
+        correlation=query.correlation_id,
+        before=before,
+        limit=query.limit + 1,
+    )
+    shown = rows[: query.limit]
+    following = sealed(shown[-1].run_id) if len(rows) > query.limit else None
+    return answer(bodies.Runs(runs=tuple(_summary(row) for row in shown), next=following))
+
+
+async def show(exchange: Exchange) -> Response:
+    """One run."""
+    row = exchange.run(exchange.names["run_id"])
+    content = exchange.contents(row.tenant, exchange.asked(bodies.RunQuery).content)
+    return answer(detail(exchange.runtime, row.run_id, content=content))
+
+
+async def events(exchange: Exchange) -> Response:
+    """A run's events as a stream. A reader that reconnects after the end is told to stop (204)."""
+    row = exchange.run(exchange.names["run_id"])
+    query = exchange.asked(bodies.EventsQuery)
+    content = exchange.contents(row.tenant, query.content)
+    cursor = cursor_of(exchange.request, query.after, row)
+    if "last-event-id" in exchange.request.headers and ended(row, cursor):
+        return Response(status_code=204, headers={"cache-control": "no-store"})
+    exchange.stage.streams.check(exchange.principal.subject)
+    return EventStream(exchange.stage, exchange.principal.subject, row.run_id, cursor, follow=query.follow, content=content)
+
+
+async def cancel(exchange: Exchange) -> Response:
+    """Stop a run; harmless when repeated."""
+    row = exchange.run(exchange.names["run_id"])
+    wanted = shaped({} if exchange.body is None else exchange.body, bodies.Cancel)
+    await exchange.runtime.cancel(row.run_id, reason=wanted.reason, by=exchange.principal.subject)
+    return answer(_summary(exchange.run(row.run_id)), 202)
+
+
+async def resolve(exchange: Exchange) -> Response:
+    """Say how an unknown effect ended."""
+    row = exchange.run(exchange.names["run_id"])
+    said = shaped(exchange.body, bodies.Resolve)
+    await exchange.runtime.resolve(row.run_id, said.call, done=said.done, by=exchange.principal.subject, result=said.result)
+    return answer(_summary(exchange.run(row.run_id)), 202)
+
+
+def enveloped(exchange: Exchange) -> Envelope:
+    """The envelope of a request, its caller and key checked against who really asks and what the header says."""
+    envelope = shaped(exchange.body, Envelope)
+    body = exchange.body if isinstance(exchange.body, dict) else {}
+    said = body.get("caller")
+    named = said if isinstance(said, dict) else {}
+    tenant = envelope.caller.tenant if "tenant" in named else default_tenant(exchange)
+    user = envelope.caller.user if "user" in named else None
+    header = _unquoted(single(exchange.request, "idempotency-key"))
+    if header is not None and envelope.idempotency_key not in (None, header):
+        raise UsageError("http.header", "the header Idempotency-Key and the field idempotency_key differ; send one of them")
+    return msgspec.structs.replace(
+        envelope,
+        caller=msgspec.structs.replace(envelope.caller, tenant=tenant, user=acting_for(exchange, tenant, user)),
+        idempotency_key=envelope.idempotency_key if header is None else header,
+        correlation_id=envelope.correlation_id or trace_of(exchange.request),
+    )
+
+
+def default_tenant(exchange: Exchange) -> str:
+    """The tenant of who does not name one: the only one it may submit for, or ``default``."""
+    tenants = exchange.tenants_for(Action.RUNS_SUBMIT)
+    if tenants is not None and len(tenants) == 1:
+        return next(iter(tenants))
+    return "default"
+
+
+def acting_for(exchange: Exchange, tenant: str, user: str | None) -> str:
+    """On whose behalf a run acts: the principal itself, unless it may act for others in that tenant."""
+    exchange.require(tenant)
+    principal = exchange.principal
+    if user is None:
+        return "anonymous" if exchange.stage.anonymous else principal.subject
+    if user != principal.subject and not principal.may(Action.ACT_FOR_OTHERS, tenant) and principal.kind != "service":
+        raise forbidden(Action.ACT_FOR_OTHERS)
+    return user if user == principal.subject else checked_subject(user)
+
+
+def location(run_id: str) -> str:
+    """Where a run is."""
+    return f"/v1/runs/{quote(run_id, safe='')}"
+
+
+def detail(runtime: Runtime, run_id: str, *, content: bool) -> bodies.RunDetail:
+    """One run in full."""
+    view = runtime.show(run_id)
+    contract, result = view.contract, view.result
+    return msgspec.convert(
+        {
+            **msgspec.to_builtins(_summary(view.row)),
+            "mode": contract["mode"],
+            "autonomy": contract["autonomy"],
+            "risk": contract["risk"],
+            "limits": contract["limits"],
+            "versions": contract["version_set"],
+            "deadline_at_us": contract.get("deadline_at_us"),
+            "turn": view.turn,
+            "effects": result.effects,
+            "spent": result.spent,
+            "open_effects": view.open_effects,
+            "unknown_effects": view.unknown_effects,
+            "approvals": view.approvals,
+            "result": {"text": result.text, "partial": result.partial} if content and result.done else None,
+        },
+        bodies.RunDetail,
+    )
+
+
+def sealed(place: str) -> str:
+    """A list's cursor: opaque to clients, so that what it is made of may change."""
+    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
+def unsealed(cursor: str) -> str:
+    """The place that a cursor names; raises :class:`UsageError` (``cursor.unknown``) for what no list gave."""
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise unknown_cursor() from None
+
+
+def unknown_cursor() -> UsageError:
+    """The one answer to every cursor that is not the caller's, so that it says nothing about anybody else's rows."""
+    return UsageError("cursor.unknown", "this cursor names no place in the list; start from the first page")
+
+
+def _opened(cursor: str, exchange: Exchange, tenants: frozenset[str] | None) -> str:
+    place = unsealed(cursor)
+    row = exchange.runtime.insights.run(place)
+    if row is None or not (tenants is None or row.tenant in tenants):
+        raise unknown_cursor()
+    return place
+
+
+def _patience(prefer: Preference, envelope: Envelope, exchange: Exchange) -> float | None:
+    """How long to wait for the result: as preferred; for a run that is asked for as ``sync`` as long as is allowed; else not at all."""
+    if prefer.wait_s is not None:
+        return prefer.wait_s
+    return exchange.stage.settings.max_wait_s if envelope.mode is Mode.SYNC and not prefer.respond_async else None
+
+
+async def _ends(exchange: Exchange, handle: RunHandle, wait_s: float) -> bool:
+    """Whether the run ends within so many seconds; the run goes on whatever happens here. A closing door waits no longer."""
+    waiting: asyncio.Future[RunResult] = asyncio.ensure_future(handle.result())
+    closing = asyncio.ensure_future(exchange.stage.closing.wait())
+    try:
+        done, _ = await asyncio.wait((waiting, closing), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        return waiting in done and waiting.result().done
+    finally:
+        waiting.cancel()
+        closing.cancel()
+        await asyncio.gather(waiting, closing, return_exceptions=True)
+
+
+def _unquoted(key: str | None) -> str | None:
+    """An ``Idempotency-Key`` as text: the standard to come has it in quotation marks, most clients do not."""
+    if key is not None and len(key) > 2 and key[0] == key[-1] == '"':
+        return key[1:-1]
+    return key
+
+
+def _summary(row: RunRow) -> bodies.Run:
+    return bodies.Run(
+        run_id=row.run_id,
+        status=Status(row.status),
+        reason=row.reason,
+        code=row.code,
+        tenant=row.tenant,
+        user=row.actor,
+        route=row.route,
+        agent=row.agent,
+        priority=row.priority,
+        correlation_id=row.correlation_id,
+        thread_id=row.thread_id,
+        parent_run_id=row.parent_run_id,
+        seq=row.seq,
+        waiting_on=row.waiting_on,
+        wake_at_us=row.wake_at_us,
+        admitted_at_us=row.admitted_at_us,
+        updated_at_us=row.updated_at_us,
+    )
