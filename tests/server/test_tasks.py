@@ -51,6 +51,7 @@ async def test_a_failed_task_says_why(house: House) -> None:
         run = (await client.post("/v1/runs", json={"intent": "slow"})).json()["run_id"]
         assert (await client.get(f"/tasks/{run}")).json()["status"] in ("pending", "running")
         await client.post(f"/v1/runs/{run}:cancel")
+        house.shop.gate.set()  # what is under way ends by itself; nothing begins after it
         await until(lambda: house.runtime.show(run).row.status == "cancelled")
         shown = (await client.get(f"/tasks/{run}")).json()
     assert (shown["status"], shown["error"], shown["result"]) == ("failed", "cancelled: run.cancelled", None)

@@ -97,12 +97,13 @@ class _Server(uvicorn.Server):
             tell(url)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Runs between two instructions of anything, so it writes nothing: the very stream may be in the middle of a write.
         if self.should_exit:
             self.force_exit = True
             self._loop.call_soon_threadsafe(self.cut)
         else:
-            _log.info("stopping on signal %d; once more cuts what is under way", sig)
             self.should_exit = True
+            self._loop.call_soon_threadsafe(_log.info, "stopping on signal %d; once more cuts what is under way", sig)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # The listener closes before anything else: who is turned away from here on finds another process.
