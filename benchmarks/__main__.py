@@ -141,7 +141,40 @@ def _peers_python() -> Path:
     return python
 
 
-SUITES: dict[str, Callable[[int], list[Figure]]] = {"throughput": throughput, "alone": alone, "gate": gate, "peers": peers}
+def service(rounds: int) -> list[Figure]:
+    """The HTTP door."""
+    found = [measured("service") for _ in range(rounds)]
+
+    def middle(name: str) -> float:
+        return statistics.median(item[name] for item in found)
+
+    knee = f"open loop at half of {middle('admissions_per_s'):g} admissions/s: p50 {middle('half_knee_p50_ms'):g} ms"
+    streams = f"{found[0]['streams']:g} streams of one run at once"
+    return [
+        Figure(
+            "service.admissions_per_s",
+            middle("admissions_per_s"),
+            "1/s",
+            "each durable before its answer; runs are driven meanwhile",
+        ),
+        Figure(
+            "stream.first_byte_p50_ms",
+            middle("first_byte_p50_ms"),
+            "ms",
+            f"from asking for a run; p99 {middle('first_byte_p99_ms'):g}",
+        ),
+        Figure("service.half_knee_p99_ms", middle("half_knee_p99_ms"), "ms", knee),
+        Figure("stream.kib_per_stream", middle("kib_per_stream"), "KiB", streams),
+    ]
+
+
+SUITES: dict[str, Callable[[int], list[Figure]]] = {
+    "throughput": throughput,
+    "alone": alone,
+    "gate": gate,
+    "service": service,
+    "peers": peers,
+}
 
 
 def main() -> int:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from quarterdeck.testing.postgres import SETTING, Server, available, serve
 
 # Searching is for `pytest --hypothesis-profile=explore`; a plain run tries the same examples each time. No deadlines in
 # either: no test asserts on wall time.
@@ -14,9 +18,10 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, suppres
 settings.register_profile("explore", deadline=None, max_examples=1_000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
 
-# A developer's own configuration and keys must not change an outcome.
+# A developer's own configuration and keys must not change an outcome; only a server to test on may be named.
 for _name in [name for name in os.environ if name.startswith("QUARTERDECK_") or name.endswith("_API_KEY")]:
-    del os.environ[_name]
+    if _name != SETTING:
+        del os.environ[_name]
 
 
 def _is_local(host: object) -> bool:
@@ -48,3 +53,20 @@ def _stay_on_this_machine(event: str, arguments: tuple[object, ...]) -> None:
 
 
 sys.addaudithook(_stay_on_this_machine)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server for this session; skipped only where there are no binaries for the platform and none is named."""
+    if not available():
+        pytest.skip(f"no PostgreSQL for this platform; name a server in {SETTING}")
+    server = serve()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def database(postgres: Server) -> Iterator[str]:
+    """The connection string of an empty database of this test."""
+    with postgres.fresh() as dsn:
+        yield dsn

@@ -8,11 +8,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from quarterdeck.ports.store import Insights, Journal
+from quarterdeck.store.postgres.journal import PostgresJournal
+from quarterdeck.store.postgres.reader import PostgresInsights
 from quarterdeck.store.sqlite.journal import SqliteJournal
 from quarterdeck.store.sqlite.reader import SqliteInsights
 from quarterdeck.testing.conformance import OpenStand
 from quarterdeck.testing.inline import InlineJournal
 from quarterdeck.testing.memory import MemoryStore
+from quarterdeck.testing.postgres import Server
 
 
 async def turn() -> None:
@@ -113,5 +116,41 @@ def inline(folder: Path) -> OpenStand:
         yield SwappingStand(journal, insights, reopen)
         insights.close()
         await journal.close()
+
+    return opened
+
+
+EMPTY = ";".join(
+    f"DELETE FROM quarterdeck.{table}"  # noqa: S608 - names of our own
+    for table in (
+        *("runs", "contracts", "events", "payloads", "ready", "claims", "inbox", "approvals"),
+        *("accounts", "idempotency", "facts", "api_keys", "owners"),
+    )
+)
+
+
+def postgres(server: Server, dsn: str) -> OpenStand:
+    """A database, emptied first, whose next owner learns from an expired lease that the former is dead."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[SwappingStand]:
+        journal = await PostgresJournal.open(dsn, lambda: 1)
+        server.execute(EMPTY, dsn)
+        insights = PostgresInsights(dsn)
+
+        async def reopen() -> tuple[Journal, Insights]:
+            nonlocal journal, insights
+            insights.close()
+            await journal.close(give_up=False)
+            server.execute("UPDATE quarterdeck.owners SET lease_until = '-infinity'", dsn)
+            journal = await PostgresJournal.open(dsn, lambda: 1)
+            insights = PostgresInsights(dsn)
+            return journal, insights
+
+        try:
+            yield SwappingStand(journal, insights, reopen)
+        finally:
+            insights.close()
+            await journal.close(give_up=False)
 
     return opened

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from quarterdeck.testing.conformance import CHECKS, Check
+from quarterdeck.testing.postgres import Server
 from tests.conformance import stands
 
 
@@ -20,3 +21,14 @@ async def test_the_promise_is_kept(check: Check, store: str, tmp_path: Path) -> 
         "sqlite": stands.sqlite(tmp_path),
     }[store]
     await check.run(stand)
+
+
+@pytest.fixture(scope="module")
+def shared(postgres: Server) -> str:
+    """One database for every check; each begins by emptying it."""
+    return postgres.database()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+async def test_the_promise_is_kept_by_postgres(check: Check, postgres: Server, shared: str) -> None:
+    await check.run(stands.postgres(postgres, shared))

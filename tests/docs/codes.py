@@ -19,7 +19,17 @@ from tests.docs.pages import PACKAGE
 
 ERRORS = ("UsageError", "Unauthenticated", "Refused", "Unavailable", "OwnershipLost", "Corrupt")
 _ALIASES = {"RefusedError": "Refused", "Unreadable": ""}
-_CARRIERS = {"ModelFailure": 0, "ToolFailure": 0, "Revoked": 0, "_deny": 0, "Wait": 1, "Finish": 2}
+_CARRIERS = {
+    "ModelFailure": 0,
+    "ToolFailure": 0,
+    "Revoked": 0,
+    "_deny": 0,
+    "Wait": 1,
+    "Finish": 2,
+    "ClientError": 0,
+    "Unreachable": 0,
+    "Lost": 0,
+}
 """What else carries a code, and as which argument."""
 SEARCHED_FOR_TESTS = ("testing/scripted.py",)
 """Of the test tools, what meets users."""

@@ -15,6 +15,8 @@ NOT_LIMITS: Mapping[Name, str] = {
     ("core/dependency.py", "HIGH_RATIO"): "where a hint begins",
     ("store/sqlite/opening.py", "APPLICATION_ID"): "a mark",
     ("store/sqlite/opening.py", "SCHEMA"): "a version",
+    ("store/postgres/opening.py", "SCHEMA"): "a version",
+    ("store/postgres/opening.py", "COMPATIBLE"): "a version",
     ("store/sqlite/frames.py", "HEADER"): "a format",
     ("store/sqlite/frames.py", "FAULT"): "an exit code",
     ("cli/reference.py", "WIDTH"): "a layout",

@@ -74,6 +74,10 @@ def test_a_room_without_a_place_fails(skeleton: Path, unplaced: str) -> None:
         ("server", "cli"),
         ("cli", "testing"),
         ("core", "testing"),
+        ("client", "core"),
+        ("client", "app"),
+        ("client", "server"),
+        ("core", "client"),
     ],
 )
 def test_an_import_that_points_upward_or_sideways_fails(skeleton: Path, importer: str, imported: str) -> None:

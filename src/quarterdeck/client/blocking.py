@@ -1,0 +1,226 @@
+"""The blocking client. Its twin is :mod:`quarterdeck.client.awaiting`; a test compares the two."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+from quarterdeck.client import calls, flows
+from quarterdeck.client.calls import Budget
+from quarterdeck.client.desk import Desk
+from quarterdeck.client.following import Following, awaited
+from quarterdeck.client.retrying import Retry
+from quarterdeck.client.shapes import (
+    Account,
+    Approval,
+    ApprovalDetail,
+    Dependency,
+    Event,
+    Health,
+    Policies,
+    Route,
+    RunDetail,
+    RunResult,
+    RunSummary,
+    Switches,
+    Tool,
+)
+from quarterdeck.client.transport import Blocking
+
+
+class Client:
+    """A server's verbs, blocking. Use it in a ``with`` statement, or :meth:`close` it; threads may share it.
+
+    ``url`` is the server's root, https beyond this machine unless ``insecure``; ``key`` what it knows the caller by, or a function that
+    gives it. Each attempt is answered within ``timeout_s``; ``retry`` says for how long there are further ones. A stream that says
+    nothing for ``silence_s``, not even that it is alive, is opened again. ``tls`` replaces the usual trust in certificates.
+
+    Every verb raises :class:`~quarterdeck.client.errors.ClientError`.
+
+    >>> Client("http://127.0.0.1:8321", "qd_secret")
+    Client('http://127.0.0.1:8321')
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | Callable[[], str] | None = None,
+        *,
+        timeout_s: float = 30.0,
+        silence_s: float = 45.0,
+        retry: Retry | None = None,
+        insecure: bool = False,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._desk = Desk(url, key, timeout_s=timeout_s, silence_s=silence_s, retry=retry, insecure=insecure, tls=tls)
+        self._wire = Blocking(self._desk.to)
+
+    def __repr__(self) -> str:
+        return f"Client({self._desk.to.root!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._wire.close()
+
+    def submit(
+        self,
+        intent: str,
+        payload: object = None,
+        *,
+        tenant: str | None = None,
+        user: str | None = None,
+        budget: Budget | None = None,
+        idempotency_key: str | None = None,
+        correlation_id: str | None = None,
+        thread_id: str | None = None,
+        priority: str | None = None,
+        mode: str | None = None,
+        wait_s: float | None = None,
+    ) -> Run:
+        """Ask for a run; when this returns, it is a committed row, and will end. It is one run however often the request is sent: all
+        attempts carry one idempotency key, by default a new one. With ``wait_s`` the server waits so long for its end (``run.last``).
+        """
+        flow = self._desk.submit(
+            intent,
+            payload,
+            tenant=tenant,
+            user=user,
+            budget=budget,
+            idempotency_key=idempotency_key,
+            correlation_id=correlation_id,
+            thread_id=thread_id,
+            priority=priority,
+            mode=mode,
+            wait_s=wait_s,
+        )
+        made = self._wire.do(flow)
+        return Run(self._desk, self._wire, made.run.run_id, last=made.run, existing=made.existing)
+
+    def run(self, run_id: str) -> Run:
+        """A handle on a run. Nothing is asked; a run that does not exist shows itself with the first verb."""
+        return Run(self._desk, self._wire, run_id)
+
+    def runs(
+        self,
+        *,
+        status: str | None = None,
+        route: str | None = None,
+        tenant: str | None = None,
+        correlation_id: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[RunSummary]:
+        """Runs, newest first, at most ``limit``; pages are fetched as they are needed."""
+        filters = {"status": status, "route": route, "tenant": tenant, "correlation_id": correlation_id}
+        return self._wire.each(flows.listed_runs(limit, self._desk.manners, **filters))
+
+    def cancel(self, run_id: str, reason: str = "") -> RunSummary:
+        """Stop a run; when this returns, no further intent of it commits. Harmless when repeated."""
+        return self._wire.do(self._desk.ask(calls.cancel(run_id, reason)))
+
+    def resolve(self, run_id: str, call: str, *, done: bool, result: object = None) -> RunSummary:
+        """Say how an unknown effect ended, after a person has looked. Where an answer was lost and the run has gone on, the repetition
+        is refused, and the error has ``maybe_done``.
+        """
+        return self._wire.do(self._desk.ask(calls.resolve(run_id, call, done=done, result=result)))
+
+    def approvals(self, *, status: str = "pending", tenant: str | None = None, limit: int | None = None) -> Iterator[Approval]:
+        """Approvals, the nearest deadline first, at most ``limit``; ``status="all"`` for every one."""
+        return self._wire.each(flows.listed_approvals(limit, self._desk.manners, status=status, tenant=tenant))
+
+    def approval(self, approval: str) -> ApprovalDetail:
+        """One approval, with what would be executed."""
+        return self._wire.do(self._desk.ask(calls.approval(approval)))
+
+    def approve(self, approval: str | Approval, *, digest: str | None = None, reason: str = "") -> Approval:
+        """Approve exactly one action: that of ``digest``, or of the approval that is given; by its name alone, what is read now."""
+        flow = flows.decided(approval, approve=True, reason=reason, digest=digest, manners=self._desk.manners)
+        return self._wire.do(flow)
+
+    def reject(self, approval: str | Approval, *, reason: str, digest: str | None = None) -> Approval:
+        """Reject exactly one action, by the same rule; the reason is told to the model."""
+        flow = flows.decided(approval, approve=False, reason=reason, digest=digest, manners=self._desk.manners)
+        return self._wire.do(flow)
+
+    def tools(self) -> list[Tool]:
+        """Every tool's manifest."""
+        return self._wire.do(self._desk.ask(calls.tools()))
+
+    def routes(self) -> list[Route]:
+        """The route table."""
+        return self._wire.do(self._desk.ask(calls.routes()))
+
+    def budgets(self) -> list[Account]:
+        """Shared accounts."""
+        return self._wire.do(self._desk.ask(calls.budgets()))
+
+    def policies(self) -> Policies:
+        """The policy set in force."""
+        return self._wire.do(self._desk.ask(calls.policies()))
+
+    def switches(self) -> Switches:
+        """The switches that are set."""
+        return self._wire.do(self._desk.ask(calls.switches()))
+
+    def switch(self, name: str, *, on: bool = True, reason: str) -> Switches:
+        """Set or clear a switch; when this returns, no intent that it covers commits any more."""
+        return self._wire.do(self._desk.ask(calls.switch(name, on=on, reason=reason)))
+
+    def dependencies(self) -> list[Dependency]:
+        """How each model and tool is doing in the process that answers."""
+        return self._wire.do(self._desk.ask(calls.dependencies()))
+
+    def health(self) -> Health:
+        """How the process that answers is doing; asked once, not repeated."""
+        return self._wire.do(self._desk.health())
+
+
+class Run:
+    """One run at a server. ``last`` is what was seen of it last, ``existing`` whether an earlier request under its key had made it."""
+
+    def __init__(self, desk: Desk, wire: Blocking, run_id: str, *, last: RunDetail | None = None, existing: bool = True) -> None:
+        self.id = run_id
+        self.last = last
+        self.existing = existing
+        self._desk = desk
+        self._wire = wire
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r})"
+
+    def show(self, *, content: bool | None = None) -> RunDetail:
+        """The run as it stands. Contents are shown to who may read them, left out with ``False``, insisted on with ``True``."""
+        self.last = self._wire.do(self._desk.ask(calls.show(self.id, content=content)))
+        return self.last
+
+    def result(self, timeout_s: float | None = None) -> RunResult:
+        """How the run ended; waits for it. Raises ``TimeoutError`` after ``timeout_s``, or up to a second later; the run goes on."""
+        return self._wire.do(awaited(self.id, self.last, timeout_s, self._desk.manners))
+
+    def events(self, *, content: bool = False) -> list[Event]:
+        """The journal so far."""
+        reader = Following(self.id, 0, self._desk.manners, content=content, live=False)
+        return [event for event in self._wire.each(reader.events()) if event.durable]
+
+    def follow(self, after: int = 0, *, content: bool | None = None) -> Iterator[Event]:
+        """Every event after ``after``, past and future, once each and in order, whatever breaks; deltas as they come; ends with the run.
+
+        Deltas and ``stream.gap`` have ``seq`` 0; a delta that is lost with its connection does not come again, the model's whole
+        answer does. Whoever stops early lets go of the connection (``close()``, or the end of the iterator's life).
+        """
+        return self._wire.each(Following(self.id, after, self._desk.manners, content=content).events())
+
+    def cancel(self, reason: str = "") -> RunSummary:
+        """Stop the run; harmless when repeated."""
+        return self._wire.do(self._desk.ask(calls.cancel(self.id, reason)))
+
+    def resolve(self, call: str, *, done: bool, result: object = None) -> RunSummary:
+        """Say how an unknown effect ended; see :meth:`Client.resolve`."""
+        return self._wire.do(self._desk.ask(calls.resolve(self.id, call, done=done, result=result)))

@@ -1,0 +1,284 @@
+"""What a server answers. Fields that a newer server adds are ignored; times are microseconds since 1970, money is micro-dollars."""
+
+from __future__ import annotations
+
+import msgspec
+
+TERMINAL = frozenset({"succeeded", "failed", "refused", "cancelled"})
+"""The statuses of a run that has ended."""
+
+
+class _Shown(msgspec.Struct, frozen=True, kw_only=True):
+    pass
+
+
+class RunSummary(_Shown, frozen=True, kw_only=True):
+    """One run as lists show it. ``user`` is on whose behalf it acts; ``seq`` the sequence of its newest event."""
+
+    run_id: str
+    status: str
+    reason: str
+    code: str
+    tenant: str
+    user: str
+    route: str
+    agent: str
+    priority: str
+    correlation_id: str
+    thread_id: str | None
+    parent_run_id: str | None
+    seq: int
+    waiting_on: tuple[str, ...]
+    wake_at_us: int | None
+    admitted_at_us: int
+    updated_at_us: int
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.status in TERMINAL
+
+
+class Output(_Shown, frozen=True, kw_only=True):
+    """What a run said at its end; ``partial`` if a limit was reached before it was done."""
+
+    text: str
+    partial: bool
+
+
+class RunDetail(RunSummary, frozen=True, kw_only=True):
+    """One run in full. ``result`` is there once it has ended, for whoever may read contents."""
+
+    mode: str
+    autonomy: str
+    risk: str
+    limits: dict[str, object]
+    versions: dict[str, object]
+    deadline_at_us: int | None
+    turn: int
+    effects: dict[str, int]
+    spent: dict[str, int]
+    open_effects: tuple[str, ...]
+    unknown_effects: tuple[str, ...]
+    approvals: dict[str, str]
+    result: Output | None
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """How a run stands: its status, stop reason and code, what it said, what its effects came to, what it cost.
+
+    ``str(result)`` is the text; ``ok`` whether it succeeded; ``done`` whether it has ended. The text is empty for whoever may not read
+    contents.
+    """
+
+    run_id: str
+    status: str
+    reason: str
+    code: str
+    text: str
+    partial: bool
+    effects: dict[str, int]
+    spent: dict[str, int]
+    waiting_on: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run succeeded."""
+        return self.status == "succeeded"
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended."""
+        return self.status in TERMINAL
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def of(cls, run: RunDetail) -> RunResult:
+        """The result part of a run."""
+        said = run.result or Output(text="", partial=run.reason == "partial")
+        return cls(run.run_id, run.status, run.reason, run.code, said.text, said.partial, run.effects, run.spent, run.waiting_on)
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One event of a run. ``seq`` is its place in the journal, 0 for what has none: ``model.delta`` and ``stream.gap``.
+
+    ``content`` is its payload, where that is shown. ``text`` is what a ``model.delta`` adds.
+    """
+
+    seq: int
+    kind: str
+    at_us: int | None
+    body: dict[str, object]
+    content: object = None
+
+    @property
+    def durable(self) -> bool:
+        """Whether it is in the journal."""
+        return self.seq > 0
+
+    @property
+    def text(self) -> str:
+        """What a delta adds to the model's text; empty for everything else."""
+        said = self.body.get("text") if self.kind == "model.delta" else ""
+        return said if isinstance(said, str) else ""
+
+
+class Approval(_Shown, frozen=True, kw_only=True):
+    """One approval without its contents. ``digest`` is what an answer has to name."""
+
+    approval: str
+    run_id: str
+    tenant: str
+    call: str
+    tool: str
+    digest: str
+    requested_by: str
+    expires_at_us: int
+    status: str
+    decided_by: str
+    reason: str
+    consumed: bool
+
+
+class ApprovalDetail(Approval, frozen=True, kw_only=True):
+    """One approval with what would be executed; ``shown_text`` are the very bytes that the digest covers, ``None`` if not shown."""
+
+    shown: object
+    shown_text: str | None
+
+
+class Tool(_Shown, frozen=True, kw_only=True):
+    """One tool's manifest."""
+
+    name: str
+    description: str
+    effect: str
+    input_schema: object
+    schema_hash: str
+    idempotent: bool
+    idempotent_for_s: int
+    reconcilable: bool
+    compensable: bool
+    timeout_s: float
+    permissions: tuple[str, ...]
+    sandbox: str
+    cost_microusd: int
+    evidence: tuple[str, ...]
+    integrity: str
+    confidentiality: str
+
+
+class Route(_Shown, frozen=True, kw_only=True):
+    """One row of the route table."""
+
+    intent: str
+    agent: str
+    model: str
+    owner: str
+    task_class: str
+    risk: str
+    autonomy: str
+    modes: tuple[str, ...]
+    tenants: tuple[str, ...]
+    tools: tuple[str, ...]
+    limits: dict[str, object]
+    priority: str
+    approval_timeout_s: int
+
+
+class Account(_Shown, frozen=True, kw_only=True):
+    """One shared account in one dimension."""
+
+    account: str
+    dimension: str
+    limit: int | None
+    committed: int
+    reserved: int
+
+
+class Policies(_Shown, frozen=True, kw_only=True):
+    """The policy set in force: its version, and its texts by name."""
+
+    version: str
+    policies: dict[str, str]
+
+
+class Switches(_Shown, frozen=True, kw_only=True):
+    """The switches that are set, and the version that decisions are judged by."""
+
+    version: int
+    switches: tuple[str, ...]
+
+
+class Dependency(_Shown, frozen=True, kw_only=True):
+    """How one model or tool is doing in the process that answered, and what to check first."""
+
+    name: str
+    state: str
+    calls: int
+    success: int
+    timeout: int
+    error: int
+    rejected: int
+    attempts: int
+    retries: int
+    in_flight: int
+    queued: int
+    retry_after_s: float
+    hint: str
+
+
+class Health(_Shown, frozen=True, kw_only=True):
+    """Whether the process serves, and how many runs have not ended."""
+
+    status: str
+    tasks_in_flight: int
+
+
+class Problem(_Shown, frozen=True, kw_only=True):
+    """An error as servers send it (RFC 9457)."""
+
+    code: str
+    detail: str = ""
+    info: dict[str, object] = {}
+    retry_after_s: float | None = None
+
+
+class RunPage(_Shown, frozen=True, kw_only=True):
+    """A page of runs, newest first."""
+
+    runs: tuple[RunSummary, ...]
+    next: str | None
+
+
+class ApprovalPage(_Shown, frozen=True, kw_only=True):
+    """A page of approvals, the nearest deadline first."""
+
+    approvals: tuple[Approval, ...]
+    next: str | None
+
+
+class ToolList(_Shown, frozen=True, kw_only=True):
+    """Every tool."""
+
+    tools: tuple[Tool, ...]
+
+
+class RouteList(_Shown, frozen=True, kw_only=True):
+    """Every route."""
+
+    routes: tuple[Route, ...]
+
+
+class AccountList(_Shown, frozen=True, kw_only=True):
+    """Every shared account."""
+
+    budgets: tuple[Account, ...]
+
+
+class DependencyList(_Shown, frozen=True, kw_only=True):
+    """Every dependency."""
+
+    dependencies: tuple[Dependency, ...]

@@ -1,0 +1,274 @@
+"""The write side: collects operations, sends them in batches over one connection, resolves their futures.
+
+Operations submitted in one turn of the event loop travel together, and while a batch is under way the next one gathers. What the server
+undoes by itself (a deadlock, two admissions of one run at once) is sent again here. When the connection is lost, what was under way is
+answered with ``Unavailable`` (``store.unknown``), and the next connection is made under all the checks of the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+
+import psycopg
+from psycopg import errors
+
+from quarterdeck.core.commit import Applied, Commit, DecideApproval, Deliver, Op, Outcome, SetFact
+from quarterdeck.core.errors import QuarterdeckError, Unavailable, UsageError
+from quarterdeck.store.postgres import LEASE_S
+from quarterdeck.store.postgres.batch import REPEATS, UNDONE, UNSTORABLE, Batch, answers, is_text
+from quarterdeck.store.postgres.lease import Lease
+from quarterdeck.store.postgres.opening import completed, connect, lost, prepare, reachable
+from quarterdeck.store.postgres.statements import load
+
+GROUP = 256
+"""Operations in one batch."""
+GROUP_BYTES = 16 * 1024 * 1024
+"""Bytes from which a batch takes no further operation."""
+RECONNECT_CAP_S = 2.0
+"""The longest pause between attempts to connect again."""
+SALTS = 50_000
+"""Keys of payload digests that are remembered."""
+
+_Waiting = deque[tuple[Op, "asyncio.Future[Outcome]"]]
+_Group = list[tuple[Op, "asyncio.Future[Outcome]"]]
+_Writer = psycopg.AsyncConnection[tuple[object, ...]]
+
+
+class PostgresJournal:
+    """The write side of a shared database; create it with :meth:`open`, on the loop that will use it."""
+
+    def __init__(self, dsn: str, incarnation: int, renewed: Callable[[], int], owner: int, lease_s: float) -> None:
+        self.incarnation = incarnation
+        self.quiesced = False
+        self.repeats = 0
+        self._dsn = dsn
+        self._renewed = renewed
+        self._lease_s = lease_s
+        self._callback: Callable[[], None] | None = None
+        self._after: Callable[[], None] = _nothing
+        self._loop = asyncio.get_running_loop()
+        self._queue: _Waiting = deque()
+        self._wanted = asyncio.Event()
+        self._closing = False
+        self._ending = asyncio.Event()
+        self._fault: QuarterdeckError | None = None
+        self._salts: dict[str, bytes | None] = {}
+        self._sql = load("write")
+        self._db: _Writer | None = None
+        self._lease = Lease(dsn, owner, lease_s, self._heard)
+        self._task = self._loop.create_task(self._write_for_ever(), name="quarterdeck-writer")
+        self._task.add_done_callback(self._ended)
+
+    @classmethod
+    async def open(cls, dsn: str, renewed: Callable[[], int], lease_s: float = LEASE_S) -> PostgresJournal:
+        """Open the database for one more runtime; ``renewed`` gives an incarnation no one else had, for a new or restored store.
+
+        Raises ``UsageError`` for a server, role or schema that cannot be used, ``Unavailable`` for one that does not answer.
+        """
+        incarnation, owner = await asyncio.get_running_loop().run_in_executor(None, _enter, dsn, renewed, lease_s)
+        return cls(dsn, incarnation, renewed, owner, lease_s)
+
+    @property
+    def owner(self) -> int:
+        """The number under which this runtime holds its runs."""
+        return self._lease.owner
+
+    def submit(self, op: Op) -> asyncio.Future[Outcome]:
+        """Apply one operation durably; see the port for what the future promises."""
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        if self._fault is not None or self._closing:
+            future.set_exception(self._fault or Unavailable("store.closed", "the store is closed; start the runtime again"))
+            return future
+        self._queue.append((op, future))
+        self._wanted.set()
+        return future
+
+    def hints(self, callback: Callable[[], None]) -> None:
+        """Tell ``callback`` when another runtime may have made something ready."""
+        self._callback = callback
+
+    def closed(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once this has been closed."""
+        self._after = callback
+
+    async def close(self, *, give_up: bool = True) -> None:
+        """Apply what was submitted, give up every run that is still held, stop. Without ``give_up`` the lease is left to expire."""
+        if self._closing:
+            return
+        self._closing = True
+        self._ending.set()
+        self._wanted.set()
+        await asyncio.wait([self._task])
+        self._lease.stop()
+        try:
+            if give_up and self._db is not None and not self._db.closed:
+                await self._db.execute(self._sql["leave"], (self.owner,))
+                await self._db.execute(self._sql["notify"])
+        except psycopg.Error:
+            pass  # the lease expires
+        finally:
+            if self._db is not None:
+                await self._db.close()
+                self._db = None
+            await self._lease.ended()
+            self._after()
+
+    async def _write_for_ever(self) -> None:
+        delay_s = 0.0
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            while self._queue:
+                try:
+                    db = self._db if self._db is not None and not self._db.closed else await self._connected()
+                except UsageError as error:
+                    self._stop(error)
+                    return
+                except QuarterdeckError as error:
+                    self._lose(self._taken(everything=True), error)
+                    if self._closing:
+                        return
+                    delay_s = min(RECONNECT_CAP_S, 2.0 * delay_s + 0.05)
+                    await self._pause(delay_s)
+                    continue
+                delay_s = 0.0
+                await self._write(db, self._taken())
+            if self._closing:
+                return
+
+    async def _pause(self, delay_s: float) -> None:
+        """Let some time pass; closing ends it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._ending.wait()
+
+    async def _connected(self) -> _Writer:
+        """A new connection, to a server that is still safe and still the same store; or its new incarnation is ours from now on."""
+        identity = await self._loop.run_in_executor(None, prepare, self._dsn, self._renewed())
+        self.incarnation = identity.incarnation
+        with reachable():
+            db = await psycopg.AsyncConnection.connect(completed(self._dsn), autocommit=True)
+            await db.execute(load("open")["session"])
+        self._lease.ignore(db.info.backend_pid)
+        self._db = db
+        return db
+
+    def _taken(self, *, everything: bool = False) -> _Group:
+        group: _Group = []
+        size = 0
+        while self._queue and (everything or (len(group) < GROUP and size < GROUP_BYTES)):
+            pair = self._queue.popleft()
+            op = pair[0]
+            if isinstance(op, Commit):
+                size += sum(len(item.body) + len(item.payload or b"") for item in op.records)
+            group.append(pair)
+        return group
+
+    async def _write(self, db: _Writer, group: _Group) -> None:
+        try:
+            await self._salt(db, group)
+            sent, batch = self._packed(group)
+            if not sent:
+                return
+            outcomes = answers(await self._applied(db, batch))
+        except psycopg.Error as error:
+            await db.close()
+            self._lose(group, error)
+            return
+        for (_, future), outcome in zip(sent, outcomes, strict=True):
+            if not future.done():
+                future.set_result(outcome)
+        if any(_wakes(op) and isinstance(outcome, Applied) for (op, _), outcome in zip(sent, outcomes, strict=True)):
+            await self._notify(db)
+
+    async def _notify(self, db: _Writer) -> None:
+        try:
+            await db.execute(self._sql["notify"], prepare=True)
+        except psycopg.Error:
+            await db.close()
+
+    def _packed(self, group: _Group) -> tuple[_Group, Batch]:
+        batch = Batch()
+        sent: _Group = []
+        for op, future in group:
+            wrong = batch.add(op, self._salts.get)
+            if wrong is None:
+                sent.append((op, future))
+            elif not future.done():
+                future.set_result(wrong)
+        return sent, batch
+
+    async def _salt(self, db: _Writer, group: _Group) -> None:
+        """Learn the keys of the runs whose payloads are about to be digested."""
+        wanted = {op.run_id for op, _ in group if isinstance(op, Commit) and op.new is None and op.run_id not in self._salts}
+        known = [name for name in wanted if is_text(name)]
+        if known:
+            if len(self._salts) > SALTS:
+                self._salts.clear()
+            cursor = await db.execute(self._sql["salts"], (known,), prepare=True)
+            self._salts.update((str(name), salt if isinstance(salt, bytes) else None) for name, salt in await cursor.fetchall())
+
+    async def _applied(self, db: _Writer, batch: Batch) -> str:
+        isolate = False
+        for _ in range(REPEATS):
+            values = (self.owner, self._lease_s, *batch.arguments(isolate=isolate))
+            try:
+                cursor = await db.execute(self._sql["apply"], values, prepare=True)
+                row = await cursor.fetchone()
+                return str(row[0]) if row is not None else "[]"
+            except UNDONE:
+                self.repeats += 1
+            except UNSTORABLE:
+                if isolate:
+                    raise
+                isolate = True
+        raise errors.SerializationFailure("the batch was undone too often")
+
+    def _lose(self, group: _Group, error: Exception) -> None:
+        for _, future in group:
+            if not future.done():
+                future.set_exception(lost(error))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A writer that has ended by a fault of ours leaves nobody waiting."""
+        if task.cancelled() or task.exception() is not None:
+            self._stop(
+                Unavailable("store.storage", f"the writer ended: {'cancelled' if task.cancelled() else task.exception()!r}")
+            )
+
+    def _stop(self, error: QuarterdeckError) -> None:
+        self._fault = Unavailable("store.storage", f"the store stopped ({error}); see to it, then start again")
+        for _, future in self._taken(everything=True):
+            if not future.done():
+                future.set_exception(self._fault)
+        self._heard()
+
+    def _heard(self) -> None:
+        if self._callback is not None and not self._closing:
+            self._callback()
+
+
+def _nothing() -> None:
+    """What is called where nobody asked."""
+
+
+def _wakes(op: Op) -> bool:
+    """Whether an operation may make a run ready, or change what others judge by."""
+    return isinstance(op, (Deliver, DecideApproval, SetFact)) or (isinstance(op, Commit) and op.new is not None)
+
+
+def _enter(dsn: str, renewed: Callable[[], int], lease_s: float) -> tuple[int, int]:
+    """Prepare the schema, begin a lease, adopt what nobody looks after."""
+    incarnation = prepare(dsn, renewed()).incarnation
+    sql = load("write")
+    db = connect(dsn)
+    try:
+        with reachable():
+            (owner,) = db.execute(sql["enter"], (lease_s,)).fetchone() or (0,)
+            db.execute(sql["adopt"])
+    finally:
+        db.close()
+    return incarnation, int(str(owner))

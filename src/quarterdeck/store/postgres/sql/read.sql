@@ -1,0 +1,42 @@
+-- name: events
+SELECT e.seq, e.body, p.payload, e.payload_digest, e.hash
+FROM runs r JOIN events e ON e.run = r.id LEFT JOIN payloads p ON p.run = e.run AND p.seq = e.seq
+WHERE r.run_id = %s AND e.seq > %s ORDER BY e.seq LIMIT %s
+-- name: inbox
+SELECT r.control, i.id, i.kind, i.body, i.at_us FROM runs r LEFT JOIN inbox i ON i.run = r.id AND NOT i.consumed
+WHERE r.run_id = %s ORDER BY i.id
+-- name: run_columns
+SELECT r.run_id, c.tenant, c.route, c.agent, c.actor, r.status, r.reason, r.code, r.seq, r.epoch, r.worker, r.waiting_on,
+    r.wake_at_us, c.admitted_at_us, r.updated_at_us, c.correlation_id, c.thread_id, c.parent_run_id, c.priority, r.head
+FROM runs r JOIN contracts c ON c.run = r.id
+-- name: run_position
+SELECT id FROM runs WHERE run_id = %s
+-- name: positions
+SELECT run_id, seq, status, worker FROM runs WHERE run_id = ANY (%s)
+-- name: approval_columns
+SELECT a.approval, r.run_id, c.tenant, a.call, a.tool, a.digest, a.requested_by, a.expires_at_us, a.status, a.decided_by,
+    a.reason, a.consumed, a.shown
+FROM approvals a JOIN runs r ON r.id = a.run JOIN contracts c ON c.run = a.run
+-- name: approval_position
+SELECT expires_at_us, approval FROM approvals WHERE approval = %s
+-- name: keyed
+SELECT r.run_id FROM idempotency k JOIN runs r ON r.id = k.run WHERE k.tenant = %s AND k.key = %s AND k.expires_at_us > %s
+-- name: standing
+SELECT status, count(*) FROM runs WHERE status = ANY (ARRAY['queued', 'running', 'waiting']) GROUP BY status
+-- name: accounts
+SELECT account, dimension, bound, committed, reserved FROM accounts ORDER BY account, dimension
+-- name: facts
+SELECT name, version, value FROM facts ORDER BY name
+-- name: salt
+SELECT c.salt FROM runs r JOIN contracts c ON c.run = r.id WHERE r.run_id = %s
+-- name: due
+SELECT EXISTS (SELECT 1 FROM ready)
+    OR EXISTS (SELECT 1 FROM runs WHERE wake_at_us <= %s AND worker IS NULL)
+    OR EXISTS (SELECT 1 FROM owners WHERE lease_until < clock_timestamp())
+-- name: key_columns
+SELECT prefix, digest, label, subject, grants, created_by, created_at_us, expires_at_us, revoked_at_us, revoked_by, reason
+FROM api_keys
+-- name: as_reader
+SET LOCAL ROLE quarterdeck_reader
+-- name: for_tenants
+SELECT set_config('quarterdeck.tenants', %s::text[]::text, true)

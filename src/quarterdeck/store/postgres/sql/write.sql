@@ -1,0 +1,19 @@
+-- name: apply
+SELECT quarterdeck.apply(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
+-- name: salts
+SELECT r.run_id, c.salt FROM runs r JOIN contracts c ON c.run = r.id WHERE r.run_id = ANY (%s)
+-- name: notify
+SELECT pg_notify('quarterdeck', '')
+-- name: listen
+LISTEN quarterdeck
+-- name: enter
+INSERT INTO owners (lease_until) VALUES (clock_timestamp() + make_interval(secs => %s)) RETURNING id
+-- name: adopt
+SELECT release_expired(), rouse()
+-- name: leave
+SELECT release(%s)
+-- name: renew
+UPDATE owners SET lease_until = clock_timestamp() + make_interval(secs => %s) WHERE id = %s
+-- name: enter_again
+INSERT INTO owners (id, lease_until) OVERRIDING SYSTEM VALUE VALUES (%s, clock_timestamp() + make_interval(secs => %s))
+ON CONFLICT DO NOTHING
