@@ -34,7 +34,7 @@ $(READY): $(INSTALLED) pyproject.toml
 
 setup: $(READY) ## make the virtual environment in .venv from the hash-pinned requirements
 
-demo: setup ## run the example agents with the local model (ONCE=1 ends after the work, PORT=8321)
+demo: setup ## serve the example agents with the local model, and put them to work (ONCE=1 ends after that, PORT=8321)
 	ONCE="$(ONCE)" PORT="$(PORT)" $(BIN)/python -m examples.support.demo
 
 test: setup ## run all tests

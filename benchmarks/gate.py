@@ -59,7 +59,9 @@ def measure(policies: int, *, distinct: bool) -> dict[str, float]:
     """Microseconds per decision, from raw arguments to the answer: parse, canonical form, schema, digest, rules, policy."""
     deck = deck_of(policies)
     clock, entropy = SystemClock(), SystemEntropy()
-    admission = Admission(deck.routes, deck.agents, {name: tool.spec for name, tool in deck.tools.items()}, clock, entropy)
+    admission = Admission(
+        deck.name, deck.routes, deck.agents, {name: tool.spec for name, tool in deck.tools.items()}, clock, entropy
+    )
     catalogue = Catalogue(deck.tools)
     gate = Gate(catalogue, policy_of(deck), accounts_of(deck), clock.now_us)
     state = state_of(deck, admission, TOOLS)

@@ -299,14 +299,20 @@ async def stored(tamper: Tamper) -> list[str]:
     run.events = tamper(run.events, run.salt or b"")
     second = store.connect("second")
     async with on_stage(_waiting_deck(provider), second) as runtime:
+        unanswered: set[str] = set()
         for row in runtime.approvals():
-            await runtime.approve(row.approval, by="boss")
+            try:
+                await runtime.approve(row.approval, by="boss")
+            except Corrupt:
+                unanswered.add(row.run_id)
+        expect(found, "what could not be answered", unanswered - {victim}, set())
         for handle in (handles[0], handles[2]):
             result = await ended(runtime.handle(handle.id))
             expect(found, "another run", (result.status, result.code), ("succeeded", "completed"))
         try:
-            result = await ended(runtime.handle(victim))
-            found.append(f"the changed run went on and ended as {result.status} {result.code}")
+            if victim not in unanswered:  # else it waits as it did: nobody can say yes to what cannot be read
+                result = await ended(runtime.handle(victim))
+                found.append(f"the changed run went on and ended as {result.status} {result.code}")
         except Corrupt as error:
             if not error.code.startswith("journal."):
                 found.append(f"the quarantine says {error.code}")

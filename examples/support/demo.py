@@ -1,8 +1,8 @@
 """The main job, told step by step: ``python -m examples.support.demo``, or ``make demo``.
 
-It generates the shop, runs every ticket through the local model in a worker process, kills that worker twice in mid-flight, lets
-people decide, shows what a hijacked model can and cannot do, and checks at the shop's own ledger that nothing happened twice.
-``ONCE=1`` ends after the summary: 0 if the books agree, 1 if they do not.
+It generates the shop, starts the service, sends every ticket over HTTP to an agent on the local model, kills the service twice in
+mid-flight, lets people decide, shows what a hijacked model can and cannot do, and checks at the shop's own ledger that nothing
+happened twice. ``ONCE=1`` ends after the summary: 0 if the books agree, 1 if they do not. ``PORT`` is where the service listens.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from examples.support import scripted, telling, tickets
-from examples.support.people import decide, resolve, shown
+from examples.support import doors, scripted, telling, tickets
+from examples.support.journals import stored, under_way
+from examples.support.people import shown
 from examples.support.reckoning import compare, tally
 from examples.support.shop import FOLDER, Shop
-from examples.support.stage import Stage
+from examples.support.stage import MAIL_DESK, Stage
 from examples.support.telling import say, title
 from examples.support.watching import clock
-from quarterdeck import QuarterdeckError
+from quarterdeck import QuarterdeckError, UsageError
+from quarterdeck.client import ApprovalDetail, AsyncClient, ClientError
 
-LEAD = "mira (desk lead)"
+LEAD = "desk-lead"
+PORT = 8321
 REFUNDS_BEFORE_KILLS = 3, 5
 LETTER_S = 15.0
 """How long the second kill waits for a refund to be under way together with the letter."""
@@ -39,92 +42,113 @@ def opening(stage: Stage, files: Sequence[Path]) -> None:
     say(
         "  The gate: checks each proposal (schema, policy, budget, evidence) and writes its decision down before anything is done"
     )
-    say(f"  The journal: {stage.store}. Whatever happens to a worker, the next one goes on from there.")
+    say(f"  The journals: {stage.store}. Each run (one ticket, worked on) has one: all that was decided and done.")
+    say(
+        "  The service: holds all this behind HTTP. If it dies, the next one goes on from the journals, and clients go on reading."
+    )
     say("  How to read the lines below:")
     say("    allow  the call was done          DENY  it was not, and why          ASK  it waits for a person")
     say("    DEGRADE  near a limit, the cheaper model takes over                   end  the run ended, with its stop reason")
 
 
-async def first_worker(stage: Stage, files: Sequence[Path]) -> None:
-    """Start on the tickets; SIGKILL in the middle of a refund."""
-    title("Part 1: a worker takes the tickets, and is killed in the middle of paying a refund")
-    await stage.start(files)
-    await stage.until(lambda: _mid_refund(stage), "a refund is paid, and its worker has not heard of it yet")
+async def first_service(stage: Stage, files: Sequence[Path]) -> None:
+    """Send the tickets; SIGKILL in the middle of a refund."""
+    title("Part 1: the mail desk sends the tickets, and the service is killed in the middle of paying a refund")
+    await stage.start()
+    say(f"  [a key is made for {MAIL_DESK}: with it one may ask for runs on behalf of customers, and decide nothing]")
+    await stage.send(files)
+    await stage.until(lambda: _mid_refund(stage), "a refund is paid, and the service has not heard of it yet")
     await stage.kill()
 
 
-async def second_worker(stage: Stage, files: Sequence[Path]) -> None:
-    """Resume, take on the scripted cases too; SIGKILL in the middle of a letter that nobody can ask about."""
-    title(
-        "Part 2: a new worker goes on where the other died, takes the scripted cases too, and is killed in the middle of a letter"
-    )
-    await stage.start(files, scripted_cases=True)
+async def second_service(stage: Stage, files: Sequence[Path]) -> None:
+    """Go on, take the scripted cases too; SIGKILL in the middle of a letter that nobody can ask about."""
+    title("Part 2: the next process goes on where the other died, takes the scripted cases too, and is killed in mid-letter")
+    await stage.start()
+    await stage.send(files, scripted_cases=True)
     await stage.until(lambda: _mid_letter(stage), "a letter is under way")
     await stage.kill()
 
 
-async def third_worker(stage: Stage, files: Sequence[Path]) -> None:
-    """Resume again, and finish everything that needs no person."""
-    title("Part 3: a third worker finishes everything that needs no person")
-    await stage.start(files, scripted_cases=True)
+async def third_service(stage: Stage, files: Sequence[Path]) -> None:
+    """Go on again, and finish everything that needs no person."""
+    title("Part 3: a third process finishes everything that needs no person; the broken streams go on after what they have shown")
+    await stage.start()
     await stage.until_rest(len(files) + len(scripted.CASES))
 
 
 async def people(stage: Stage) -> None:
     """One approves, one rejects, one may not; and somebody looks after the letters that nobody knows the end of."""
-    title("Part 4: people decide, from another process than the worker's")
-    waiting = sorted(stage.watch.approvals(), key=lambda row: stage.watch.name(row.run_id).startswith("scripted:"))
+    title("Part 4: people decide, over HTTP, each with a key of their own")
+    lead = await stage.person(LEAD, "approver", "operator")
+    say(f"  [a key is made for {LEAD}: with it one may approve, reject, and say how a doubtful action ended]")
+    waiting = [await lead.approval(row.approval) async for row in lead.approvals()]
+    waiting.sort(key=lambda row: stage.watch.journal(row.run_id).name.startswith("scripted:"))
     for row in waiting:
-        say(f"  waits: {stage.watch.name(row.run_id):<{telling.NAME}} {shown(row)}")
+        say(f"  waits: {stage.watch.journal(row.run_id).name:<{telling.NAME}} {shown(row)}")
+    if waiting:
+        asker = waiting[0].requested_by
+        await _try_own(await stage.person(asker, "approver"), waiting[0])
     for row, approve in zip(waiting, (True, False), strict=False):
-        name = stage.watch.name(row.run_id)
-        try:
-            await decide(stage.store, row, approve=True, by=row.requested_by)
-        except QuarterdeckError as error:
-            say(f"  {row.requested_by} tries to approve the own request: {error.code}")
-        say(f"  {LEAD} {'approves' if approve else 'rejects'} {name}")
-        reason = "the pictures show the damage" if approve else "sent back in use; see the handbook"
+        say(f"  {LEAD} {'approves' if approve else 'rejects'} {stage.watch.journal(row.run_id).name}")
         before = stage.sequence(row.run_id)
-        await decide(stage.store, row, approve=approve, by=LEAD, reason=reason)
+        if approve:
+            await lead.approve(row, reason="the pictures show the damage")
+        else:
+            await lead.reject(row, reason="sent back in use; see the handbook")
         await stage.until_moved(row.run_id, before)
+    await _look_after_letters(stage, lead)
+    left = len([row async for row in lead.approvals()])
+    say(f"  {left} actions still wait for a person; they can wait for a day, as rows in the store, without any process")
+
+
+async def _try_own(client: AsyncClient, row: ApprovalDetail) -> None:
+    """Somebody tries to approve what was asked for on their own behalf, with a key that may approve."""
+    try:
+        await client.approve(row)
+    except ClientError as error:
+        say(f"  {row.requested_by}, even with an approver's key, tries to approve the own request: {error.code}")
+
+
+async def _look_after_letters(stage: Stage, lead: AsyncClient) -> None:
+    """Somebody looks at the mail gateway, and says how each doubtful letter ended."""
     sent = {letter.key for letter in stage.shop.letters()}
-    for run_id, call in stage.doubtful():
-        done = f"{run_id}:{call}" in sent
-        say(f"  {LEAD} looks at the mail gateway for {stage.watch.name(run_id)}: the letter was {'sent' if done else 'not sent'}")
-        before = stage.sequence(run_id)
-        await resolve(stage.store, run_id, call, done=done, by=LEAD)
-        await stage.until_moved(run_id, before)
-    say(
-        f"  {len(stage.watch.approvals())} actions still wait for a person; they can wait for a day, as rows, without any process"
-    )
+    for row in [row async for row in lead.runs(status="waiting") if row.code == "effect.unknown"]:
+        for call in (await lead.run(row.run_id).show()).unknown_effects:
+            done, name = f"{row.run_id}:{call}" in sent, stage.watch.journal(row.run_id).name
+            say(f"  {LEAD} looks at the mail gateway for {name}: the letter was {'sent' if done else 'not sent'}")
+            before = stage.sequence(row.run_id)
+            await lead.resolve(row.run_id, call, done=done, result=f"{LEAD} has looked")
+            await stage.until_moved(row.run_id, before)
 
 
 def closing(stage: Stage) -> bool:
     """The tables, and whether the books agree."""
-    telling.summary(tally(stage.watch), stage.watch)
-    compared = compare(stage.watch, stage.shop)
+    followed = stage.watch.journals
+    telling.summary(tally(followed), followed)
+    compared = compare(stored(stage.store), stage.shop, followed)
     telling.books(compared)
     return not compared.findings
 
 
 def _mid_refund(stage: Stage) -> bool:
-    """The worst moment: the provider has paid a refund, the worker has not heard of it, and the model is being asked something."""
-    under_way = stage.watch.under_way()
-    started = {effect.key for _, effect in under_way if effect.name == "issue_refund"}
-    if not started or stage.watch.opened["issue_refund"] < REFUNDS_BEFORE_KILLS[0]:
+    """The worst moment: the provider has paid a refund, the service has not heard of it, and the model is being asked something."""
+    open_now = under_way(stage.watch.journals)
+    started = {effect.key for _, effect in open_now if effect.name == "issue_refund"}
+    if not started or stage.watch.opened("issue_refund") < REFUNDS_BEFORE_KILLS[0]:
         return False
-    return "local" in {effect.name for _, effect in under_way} and not started.isdisjoint(stage.booked())
+    return "local" in {effect.name for _, effect in open_now} and not started.isdisjoint(stage.booked())
 
 
 def _mid_letter(stage: Stage) -> bool:
     """Whether the letter to the silent address was sent unheard of, while a refund and a call of the model are under way, or so long."""
-    under_way = stage.watch.under_way()
+    open_now = under_way(stage.watch.journals)
     sent = {letter.key for letter in stage.shop.letters()}
-    opened_at_us = [effect.opened_at_us for run, effect in under_way if run == "scripted:silent_mail" and effect.key in sent]
+    opened_at_us = [effect.opened_at_us for run, effect in open_now if run == "scripted:silent_mail" and effect.key in sent]
     if not opened_at_us:
         return False
-    enough = stage.watch.opened["issue_refund"] >= REFUNDS_BEFORE_KILLS[1]
-    busy = enough and {"issue_refund", "local"} <= {effect.name for _, effect in under_way}
+    enough = stage.watch.opened("issue_refund") >= REFUNDS_BEFORE_KILLS[1]
+    busy = enough and {"issue_refund", "local"} <= {effect.name for _, effect in open_now}
     return busy or (clock.now_us() - opened_at_us[0]) / 1e6 > LETTER_S
 
 
@@ -132,12 +156,11 @@ async def whole(stage: Stage, once: bool) -> int:
     """The whole job. Returns the exit code."""
     files = sorted(tickets.FOLDER.glob("*.txt"))
     opening(stage, files)
-    await first_worker(stage, files)
-    await second_worker(stage, files)
-    await third_worker(stage, files)
+    await first_service(stage, files)
+    await second_service(stage, files)
+    await third_service(stage, files)
     await people(stage)
-    agree = closing(stage)
-    return await leave(stage, agree, once)
+    return await leave(stage, closing(stage), once)
 
 
 async def own_ticket(stage: Stage, file: Path, once: bool) -> int:
@@ -146,32 +169,18 @@ async def own_ticket(stage: Stage, file: Path, once: bool) -> int:
     title("Your ticket")
     say(f"  From {ticket.sender}: {ticket.text}")
     say(f"  The model: {stage.model}")
-    await stage.start([file])
+    await stage.start()
+    await stage.send([file])
     await stage.until_rest(1)
-    agree = closing(stage)
-    return await leave(stage, agree, once)
-
-
-def doors(stage: Stage) -> None:
-    """How to go on from another terminal."""
-    title("The worker stays up until Ctrl-C")
-    command = f"{os.path.relpath(sys.executable)} -m quarterdeck.cli"
-    store = f"--store {os.path.relpath(stage.store)}"
-    say("  What waits can be decided from another terminal; this one shows how the run goes on:")
-    say(f"    {command} approvals ls {store}")
-    say(f"    {command} approvals approve APPROVAL --by you {store}")
-    say("  And the worker takes more work:")
-    say(f"    {command} run triage_ticket --app examples.support.deck:deck --input '\"Where is order A1005?\"' {store}")
-    if port := os.environ.get("PORT"):
-        say(f"  Nothing serves HTTP yet, so PORT={port} is not used.")
+    return await leave(stage, closing(stage), once)
 
 
 async def leave(stage: Stage, agree: bool, once: bool) -> int:
     """End, or stay up until Ctrl-C so that people can go on deciding."""
     if not once:
-        doors(stage)
-        await stage.until_interrupted()
-    await stage.stop()
+        told = stage.interrupted()
+        doors.show(stage)
+        await stage.until_told(told)
     return 0 if agree else 1
 
 
@@ -199,6 +208,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _port() -> int:
+    """Where to listen: ``PORT``, or 8321."""
+    said = os.environ.get("PORT") or str(PORT)
+    if not said.isascii() or not said.isdigit() or int(said) > 65_535:
+        raise UsageError(
+            "demo.port", f"PORT={said} is no port; give a number from 1024 to 65535, for example: make demo PORT=8322"
+        )
+    return int(said)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Parse, make the stage, perform."""
     options = _parser().parse_args(arguments)
@@ -206,16 +225,16 @@ def main(arguments: Sequence[str]) -> int:
     folder = (options.folder or (FOLDER / "own-ticket" if own else FOLDER)).resolve()
     once = bool(os.environ.get("ONCE"))
     try:
-        stage = Stage.prepared(folder, stand_in=options.stand_in)
+        stage = Stage.prepared(folder, _port(), stand_in=options.stand_in)
         file = _own_file(options, stage.shop)
         with asyncio.Runner() as runner:
             if file is None:
                 return runner.run(stage.performed(lambda: whole(stage, once)))
             return runner.run(stage.performed(lambda: own_ticket(stage, file, once)))
-    except QuarterdeckError as error:
+    except (QuarterdeckError, ClientError) as error:
         say(str(error))
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
 
 

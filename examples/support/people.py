@@ -1,38 +1,44 @@
-"""What people do, from another process than the worker's: decide what waits for them, and say how a doubtful effect ended.
+"""Keys for people and programs, and what a person is shown before deciding.
 
-It is what ``quarterdeck approvals approve``, ``reject`` and ``quarterdeck effects resolve`` do. Nothing here appends to a journal: an
-answer is a row in the run's inbox, which the worker folds in.
+A key says who somebody is and what they may do. Whoever may write the store's file can have one made; everything after that goes
+over HTTP with the key.
 """
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import msgspec
 
 from examples.support.telling import call
-from quarterdeck.app.clock import SystemClock
-from quarterdeck.app.orders import Orders
-from quarterdeck.cli.orders import visiting
-from quarterdeck.cli.storefile import reading
-from quarterdeck.ports.store import ApprovalRow
+from quarterdeck import Unavailable
+from quarterdeck.client import ApprovalDetail
+
+LIFETIME = "24h"
+"""The demo's keys end by themselves."""
 
 
-async def decide(store: Path, row: ApprovalRow, *, approve: bool, by: str, reason: str = "") -> None:
-    """Answer one approval, for exactly the action that ``row`` shows. Raises ``Refused`` with the code of whatever forbids it."""
-    with reading(store) as insights:
-        orders = Orders(visiting(store), insights, SystemClock())
-        await orders.decide(row.approval, approve=approve, by=by, reason=reason, digest=row.digest)
+class _Made(msgspec.Struct, frozen=True):
+    key: str
 
 
-async def resolve(store: Path, run_id: str, step: str, *, done: bool, by: str) -> None:
-    """Say whether an effect that is unknown has happened."""
-    with reading(store) as insights:
-        await Orders(visiting(store), insights, SystemClock()).resolve(run_id, step, done=done, by=by, result=f"{by} has looked")
+async def key_for(store: Path, subject: str, *roles: str) -> str:
+    """A new key of somebody, for what these roles may do, made with ``quarterdeck keys create``."""
+    command = [sys.executable, "-m", "quarterdeck.cli", "keys", "create", subject, "--label", "made for the demo"]
+    command += [word for role in roles for word in ("--role", role)]
+    command += ["--lifetime", LIFETIME, "--store", str(store), "--json"]
+    made = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
+    printed, _ = await made.communicate()
+    if made.returncode:
+        raise Unavailable("demo.key", f"no key could be made for {subject}; it is said above why")
+    return msgspec.json.decode(printed, type=_Made).key
 
 
-def shown(row: ApprovalRow) -> str:
-    """The action that somebody is asked about, as stored: tool, arguments, and why it asks."""
-    action = msgspec.json.decode(row.shown, type=dict[str, object])
+def shown(approval: ApprovalDetail) -> str:
+    """The action that somebody is asked about: tool, arguments, and why it asks."""
+    action = msgspec.convert(approval.shown, dict[str, object])
     arguments = msgspec.json.encode(action["arguments"]).decode()
-    return f"{call(row.tool, arguments)}   {', '.join(msgspec.convert(action['reasons'], list[str]))}"
+    return f"{call(approval.tool, arguments)}   {', '.join(msgspec.convert(action['reasons'], list[str]))}"

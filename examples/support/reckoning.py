@@ -1,19 +1,19 @@
 """What it all came to: counted from the journals, and checked against the shop's own books.
 
 The check does not trust the runtime. It takes the refund ledger and the outbox as they lie in the shop's database, and the receipts
-as they lie in the journals, and joins them by idempotency key: what is in one and not in the other is a finding, and so is a key
-that appears twice.
+as they lie in the journals' file, and joins them by idempotency key: what is in one and not in the other is a finding, and so is a
+key that appears twice. It also holds what came over the event streams against the file, event by event.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from examples.support.journals import AT_REST, Journal
 from examples.support.scripted import PREFIX
 from examples.support.shop import Shop
-from examples.support.watching import AT_REST, Watch
 from quarterdeck.core import events as ev
 from quarterdeck.core.vocabulary import ProposalKind, ReceiptStatus, Ruling
 
@@ -41,14 +41,15 @@ class Tally:
     scripted: Spent = field(default_factory=Spent)
 
 
-def tally(watch: Watch) -> Tally:
-    """Count everything that is journaled."""
+def tally(journals: Iterable[Journal]) -> Tally:
+    """Count everything that was decided and spent."""
     found = Tally()
-    for row in watch.runs():
-        for event in watch.journal(row.run_id):
+    for journal in journals:
+        for event in journal.events:
             if isinstance(event, ev.GateDecided):
                 _count(found, event)
-        spent, used = watch.state(row.run_id).spent, found.scripted if row.route.startswith(PREFIX) else found.local
+        scripted = journal.state.contract.route.startswith(PREFIX)
+        spent, used = journal.state.spent, found.scripted if scripted else found.local
         used.runs += 1
         used.model_calls += spent.get("model_calls", 0)
         used.tool_calls += spent.get("tool_calls", 0)
@@ -77,25 +78,39 @@ class Books:
     asked_again: int
     letters: int
     letter_receipts: int
+    events: int
+    events_followed: int
     findings: tuple[str, ...]
 
 
-def compare(watch: Watch, shop: Shop) -> Books:
-    """Join the journals' receipts with the shop's ledger and outbox by idempotency key."""
+def compare(journals: Sequence[Journal], shop: Shop, followed: Sequence[Journal]) -> Books:
+    """Join the receipts in ``journals``, from the file, with the shop's books by idempotency key; ``followed`` came over HTTP."""
     refunds, letters, doubtful = [], [], set()
     findings = []
-    for row in watch.runs():
-        if row.status not in AT_REST:
-            findings.append(f"{row.correlation_id} is still {row.status}")
-        succeeded, unknown = _receipts(watch.journal(row.run_id))
+    for journal in journals:
+        if journal.state.status not in AT_REST:
+            findings.append(f"{journal.name} is still {journal.state.status}")
+        succeeded, unknown = _receipts(journal.events)
         refunds += [key for tool, key in succeeded if tool == "issue_refund"]
         letters += [key for tool, key in succeeded if tool == "send_email"]
         doubtful.update(unknown)
     ledger, outbox = shop.refunds(), shop.letters()
     findings += _differences("refund", refunds, [line.key for line in ledger], doubtful)
     findings += _differences("letter", letters, [letter.key for letter in outbox], doubtful)
+    findings += _unlike(journals, followed)
     again = sum(line.asked > 1 for line in ledger)
-    return Books(len(refunds), len(ledger), again, len(outbox), len(letters), tuple(findings))
+    counts = [sum(len(journal.events) for journal in side) for side in (journals, followed)]
+    return Books(len(refunds), len(ledger), again, len(outbox), len(letters), *counts, tuple(findings))
+
+
+def _unlike(journals: Iterable[Journal], followed: Iterable[Journal]) -> list[str]:
+    """Every run whose stream did not give exactly the events of its journal, once each and in order."""
+    streams = {journal.run_id: journal.events for journal in followed}
+    return [
+        f"the stream of {journal.name} differs from its journal"
+        for journal in journals
+        if streams.get(journal.run_id) != journal.events
+    ]
 
 
 def _receipts(journal: Iterable[ev.Event]) -> tuple[list[tuple[str, str]], list[str]]:

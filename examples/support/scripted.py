@@ -109,7 +109,7 @@ CASES = (
     Case("trial#2", "the same allowance, another run", LENA, "And the other order?", [], tenant="trial"),
     Case(
         "silent_mail",
-        "a letter is on its way when the worker is killed: nobody knows, so a person is asked",
+        "a letter is on its way when the service is killed: nobody knows, so a person is asked",
         IDA,
         "Please write to me.",
         [[("send_email", {"to": IDA, "text": "Your parcel will be with you on Friday."})], "I have written to you."],

@@ -6,8 +6,8 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence, Set
 
+from examples.support.journals import Journal, Seen
 from examples.support.reckoning import Books, Spent, Tally
-from examples.support.watching import Seen, Watch
 from quarterdeck import QuarterdeckError
 from quarterdeck.core import events as ev
 from quarterdeck.core.canonical import parse
@@ -35,7 +35,7 @@ def line(seen: Seen) -> str | None:
     if isinstance(event, ev.GateDecided):
         word, about = _decision(event, seen)
     elif isinstance(event, ev.EffectReopened):
-        word, about = "again", f"{seen.tool}: the worker died before its receipt; once more, under the same idempotency key"
+        word, about = "again", f"{seen.tool}: killed before its receipt; once more, under the same idempotency key"
     elif isinstance(event, ev.ToolClosed) and event.status is ReceiptStatus.UNKNOWN:
         about = f"{seen.tool}: nobody knows whether it happened ({event.code}); a person is asked, nothing is repeated"
     elif isinstance(event, ev.ToolClosed) and event.status is ReceiptStatus.FAILED:
@@ -95,7 +95,7 @@ def _used(name: str, spent: Spent, model_usd: str) -> str:
     return f"  {name:<16} {spent.runs:>3} runs {used}   {money} ({model_usd}; the rest is what tools charge)"
 
 
-def summary(found: Tally, watch: Watch) -> None:
+def summary(found: Tally, journals: Sequence[Journal]) -> None:
     """What was decided, what was spent, how each run stands."""
     title("What was decided")
     say(f"  allowed  {sum(found.allowed.values()):>4}   {_counted(found.allowed)}")
@@ -107,25 +107,26 @@ def summary(found: Tally, watch: Watch) -> None:
         say(_used("scripted cases", found.scripted, "0 $ for the script"))
     title("How each run stands")
     say(f"  {'ticket or case':<{NAME}} {'status':<10} {'stop reason':<15} {'code':<30} effects")
-    for row in watch.runs():
-        effects = watch.state(row.run_id).effects
-        counts = {"done": effects.succeeded, "failed": effects.failed, "unknown": effects.unknown}
+    for journal in journals:
+        state = journal.state
+        counts = {"done": state.effects.succeeded, "failed": state.effects.failed, "unknown": state.effects.unknown}
         shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
-        say(f"  {row.correlation_id:<{NAME}} {row.status:<10} {row.reason:<15} {row.code:<30} {shown}")
-    ended = Counter(row.status for row in watch.runs())
-    say(f"  together: {_counted(ended)}")
+        say(f"  {journal.name:<{NAME}} {state.status:<10} {state.reason or '':<15} {state.code:<30} {shown}")
+    say(f"  together: {_counted(Counter(str(journal.state.status) for journal in journals))}")
 
 
 def books(compared: Books) -> None:
     """The check at the shop's own ledger."""
-    title("Did anything happen twice, or get lost? The shop's own books against the journals")
-    say(f"  refunds that the shop's ledger has:            {compared.in_ledger:>4}   (one line per idempotency key)")
-    say(f"  succeeded refund receipts in the journals:     {compared.receipts:>4}   (joined by idempotency key)")
-    say(f"  refunds that were asked for again after a kill:{compared.asked_again:>4}   (same key, so the provider paid once)")
-    say(f"  letters that the mail gateway took:            {compared.letters:>4}   (receipts: {compared.letter_receipts})")
+    title("Did anything happen twice, or get lost? The shop's own books against the journals' file")
+    say(f"  refunds that the shop's ledger has:            {compared.in_ledger:>5}   (one line per idempotency key)")
+    say(f"  succeeded refund receipts in the journals:     {compared.receipts:>5}   (joined by idempotency key)")
+    say(f"  refunds that were asked for again after a kill:{compared.asked_again:>5}   (same key, so the provider paid once)")
+    say(f"  letters that the mail gateway took:            {compared.letters:>5}   (receipts: {compared.letter_receipts})")
+    say(f"  events in the journals:                        {compared.events:>5}")
+    say(f"  events that came over the HTTP streams:        {compared.events_followed:>5}   (compared one by one, in order)")
     for finding in compared.findings:
         say(f"  WRONG: {finding}")
-    say("  everything happened once" if not compared.findings else "  THE BOOKS DO NOT AGREE")
+    say("  everything happened once, and was seen once" if not compared.findings else "  THE BOOKS DO NOT AGREE")
 
 
 def in_flight(effects: Sequence[tuple[str, OpenEffect]], booked: Set[str]) -> None:

@@ -1,116 +1,105 @@
-"""Watching a store from outside, while a worker owns it: reads the journals, decides nothing.
+"""Following every run over HTTP, as any other program could: one event stream per run.
 
-Everything that the demo shows comes from here, so it is exactly what anyone can find out who looks at the journals.
+The client hides broken connections. When the service is killed, every stream breaks; the client connects again until somebody
+answers, says which event it has seen last, and is given the next one. Nothing here knows about the kills.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import asyncio
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import aclosing
 
 import msgspec
 
+from examples.support.journals import AT_REST, Journal, Seen, in_order
 from quarterdeck.app.clock import SystemClock
+from quarterdeck.client import AsyncClient, AsyncRun, Event
 from quarterdeck.core import events as ev
-from quarterdeck.core.fold import fold, start
-from quarterdeck.core.state import OpenEffect, RunState
-from quarterdeck.engine.transcript import ModelPayload
-from quarterdeck.ports.store import ApprovalRow, RunRow
-from quarterdeck.store.sqlite.reader import SqliteInsights
+from quarterdeck.core.vocabulary import Status
 
-AT_REST = frozenset({"waiting", "succeeded", "failed", "refused", "cancelled"})
-MAX_RUNS = 1_000
 SOON_US = 15_000_000
 """A run that wakes by itself within this time is not at rest."""
+NEWEST = 20
+"""How many of the newest runs are looked at for such as nobody here has asked for."""
 
 clock = SystemClock()
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One event of one run; where it is about a call of a tool, with the tool's name and the arguments as the model wrote them."""
-
-    run: str
-    event: ev.Event
-    tool: str = ""
-    arguments: str = ""
-
-
-@dataclass(slots=True)
-class _Tail:
-    """How far one journal was read, and what it says up to there."""
-
-    name: str
-    state: RunState
-    calls: dict[str, tuple[str, str]] = field(default_factory=dict)
-
-
 class Watch:
-    """Follows all journals of one store. What it knows is as of the last :meth:`news`."""
+    """Follows runs. What it knows is what their streams have said so far."""
 
-    def __init__(self, store: Path) -> None:
-        self._insights = SqliteInsights(store)
-        self._tails: dict[str, _Tail] = {}
-        self.opened: Counter[str] = Counter()
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._journals: dict[str, Journal] = {}
+        self._streams: dict[str, asyncio.Task[None]] = {}
+        self._news: deque[Seen] = deque()
 
-    def close(self) -> None:
-        """Stop watching."""
-        self._insights.close()
+    async def close(self) -> None:
+        """Let go of every stream."""
+        for stream in self._streams.values():
+            stream.cancel()
+        await asyncio.gather(*self._streams.values(), return_exceptions=True)
 
-    def runs(self) -> list[RunRow]:
-        """Every run, oldest first."""
-        return list(reversed(self._insights.runs(limit=MAX_RUNS)))
+    def follow(self, run: AsyncRun) -> None:
+        """Follow a run until it has ended; a second time changes nothing."""
+        if run.id not in self._streams:
+            self._streams[run.id] = asyncio.create_task(self._follow(run))
 
-    def approvals(self) -> list[ApprovalRow]:
-        """Everything that waits for a person, the nearest deadline first."""
-        return list(self._insights.approvals(limit=MAX_RUNS))
+    async def follow_newest(self) -> None:
+        """Follow what somebody else has asked for in the meantime."""
+        async for row in self._client.runs(limit=NEWEST):
+            self.follow(self._client.run(row.run_id))
 
-    def journal(self, run_id: str) -> list[ev.Event]:
-        """One run's events."""
-        return [ev.decode(stored.body) for stored in self._insights.events(run_id)]
+    @property
+    def journals(self) -> list[Journal]:
+        """Every run of which something is known, the oldest first."""
+        return in_order(self._journals.values())
 
-    def name(self, run_id: str) -> str:
-        """Which ticket or case a run is."""
-        return self._tails[run_id].name
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return sum(not stream.done() for stream in self._streams.values())
 
-    def state(self, run_id: str) -> RunState:
+    def journal(self, run_id: str) -> Journal:
         """What is known of one run."""
-        return self._tails[run_id].state
+        return self._journals[run_id]
+
+    def opened(self, tool: str) -> int:
+        """How many calls of a tool were started."""
+        return sum(journal.opened[tool] for journal in self._journals.values())
 
     def news(self) -> Iterator[Seen]:
-        """What was journaled since the last call; ``opened`` counts the started calls of each tool."""
-        for row in self.runs():
-            tail = self._tails.get(row.run_id)
-            if tail is None or row.seq > tail.state.seq:
-                for stored in self._insights.events(row.run_id, tail.state.seq if tail is not None else 0):
-                    event = ev.decode(stored.body)
-                    if tail is None:
-                        tail = self._tails[row.run_id] = _Tail(row.correlation_id, start(event))
-                    else:
-                        fold(tail.state, event)
-                    yield self._seen(tail, event, stored.payload)
-
-    def _seen(self, tail: _Tail, event: ev.Event, payload: bytes | None) -> Seen:
-        if isinstance(event, ev.ModelClosed) and payload is not None:
-            written = msgspec.json.decode(payload, type=ModelPayload)
-            pairs = zip(event.calls, written.calls, strict=False)
-            tail.calls = {planned.call: (planned.tool, call.arguments) for planned, call in pairs}
-        elif isinstance(event, ev.ToolOpened):
-            self.opened[event.tool] += 1
-        return Seen(tail.name, event, *tail.calls.get(getattr(event, "call", ""), ("", "")))
-
-    def under_way(self) -> list[tuple[str, OpenEffect]]:
-        """Intents that have no receipt yet, of tools and models, each with the name of its ticket or case."""
-        return [(tail.name, effect) for tail in self._tails.values() for effect in tail.state.open.values()]
+        """What has come since the last call. Raises what ended a stream, if it was not the end of its run."""
+        for stream in self._streams.values():
+            if stream.done():
+                stream.result()
+        while self._news:
+            yield self._news.popleft()
 
     def at_rest(self, count: int) -> bool:
-        """Whether at least ``count`` runs exist, and each has ended or waits for something outside."""
-        rows = self.runs()
-        return len(rows) >= count and all(row.status in AT_REST and not _soon(row) for row in rows)
+        """Whether at least ``count`` runs are known, and each has ended or waits for something outside."""
+        return len(self._journals) >= count and all(rests(journal) for journal in self._journals.values())
+
+    async def _follow(self, run: AsyncRun) -> None:
+        async with aclosing(run.follow()) as events:
+            async for event in events:
+                if event.durable:
+                    self._news.append(self._taken(run.id, event))
+
+    def _taken(self, run_id: str, said: Event) -> Seen:
+        event = msgspec.convert({"kind": said.kind, "at_us": said.at_us, **said.body}, ev.Event)
+        journal = self._journals.get(run_id)
+        if journal is None:
+            journal = self._journals[run_id] = Journal.begun(run_id, event)
+        else:
+            journal.take(event)
+        return journal.seen(event, said.content)
 
 
-def _soon(row: RunRow) -> bool:
-    """Whether a waiting run goes on by itself in a moment: a back-off, or a person's time that is almost over."""
-    return row.status == "waiting" and row.wake_at_us is not None and row.wake_at_us < clock.now_us() + SOON_US
+def rests(journal: Journal) -> bool:
+    """Whether a run has ended, or waits for something that does not come by itself in a moment."""
+    wake_at_us = journal.state.wake_at_us
+    soon = journal.state.status is Status.WAITING and wake_at_us is not None and wake_at_us < clock.now_us() + SOON_US
+    return journal.state.status in AT_REST and not soon

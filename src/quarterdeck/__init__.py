@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from quarterdeck.core.labels import Confidentiality, Integrity
     from quarterdeck.core.specs import Degrade
     from quarterdeck.core.vocabulary import Autonomy, EffectClass, Mode, ReceiptStatus, Risk, Ruling, Status, StopReason
+    from quarterdeck.engine.workflows.context import Answer, Context
+    from quarterdeck.engine.workflows.errors import Denied, StepFailed
     from quarterdeck.models.local import LocalModel
     from quarterdeck.models.openai import OpenAI
     from quarterdeck.ports.tools import Finding, ToolContext, ToolFailure
@@ -41,16 +43,21 @@ _HOMES = {
     "core.vocabulary": ("Autonomy", "EffectClass", "Mode", "ReceiptStatus", "Risk", "Ruling", "Status", "StopReason"),
     "models.local": ("LocalModel",),
     "models.openai": ("OpenAI",),
+    "engine.workflows.context": ("Answer", "Context"),
+    "engine.workflows.errors": ("Denied", "StepFailed"),
     "ports.tools": ("Finding", "ToolContext", "ToolFailure"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Answer",
     "Autonomy",
     "Budget",
     "Confidentiality",
+    "Context",
     "Corrupt",
     "Degrade",
+    "Denied",
     "DependencyPolicy",
     "EffectClass",
     "Finding",
@@ -69,6 +76,7 @@ __all__ = [
     "RunResult",
     "Runtime",
     "Status",
+    "StepFailed",
     "StopReason",
     "ToolContext",
     "ToolFailure",

@@ -60,7 +60,9 @@ def test_policies_that_add_nothing_or_replace_others_are_refused(folder: Path) -
 def contract_of(envelope: Envelope, *, priority: str = "standard"):
     deck = desk()
     routes = {**deck.routes, "greets": msgspec.structs.replace(deck.routes["greets"], priority=priority)}
-    admission = Admission(routes, deck.agents, {n: t.spec for n, t in deck.tools.items()}, SystemClock(), SystemEntropy())
+    admission = Admission(
+        deck.name, routes, deck.agents, {n: t.spec for n, t in deck.tools.items()}, SystemClock(), SystemEntropy()
+    )
     return admission.contract(envelope, "p", "b")[0]
 
 

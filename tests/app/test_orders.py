@@ -81,6 +81,12 @@ async def test_an_ended_run_whose_approval_nobody_has_closed_says_so_too() -> No
         def approval(self, approval: str):
             return type("Row", (), {"digest": "d", "run_id": "r"})()
 
+        def events(self, run_id: str, after: int, limit: int):
+            return ()
+
+        def run(self, run_id: str):
+            return None
+
     orders = Orders(ended, Rows(), SystemClock())  # type: ignore[arg-type]
     assert await code_of(orders.decide("a", approve=True, by="bob")) == "run.ended"
     await orders.cancel("r", by="bob")
@@ -128,7 +134,10 @@ async def test_a_digest_that_is_empty_is_not_the_stored_one(door: Door) -> None:
     assert await code_of(door.orders.decide(approval, approve=True, by="bob", digest="")) == "approval.digest_differs"
     assert await code_of(door.orders.decide(approval, approve=True, by="ada")) == "approval.self"
     row = await door.orders.decide(approval, approve=True, by="bob")
-    assert await code_of(door.orders.decide(approval, approve=True, by="bob", digest=row.digest)) == "approval.decided"
+    again = await door.orders.decide(approval, approve=True, by="bob", digest=row.digest)
+    assert (again.status, again.decided_by) == ("approved", "bob"), "the same answer again is harmless"
+    assert await code_of(door.orders.decide(approval, approve=False, by="bob", reason="no")) == "approval.decided"
+    assert await code_of(door.orders.decide(approval, approve=True, by="eve")) == "approval.decided"
 
 
 async def test_an_unknown_effect_has_one_answer(tmp_path: Path) -> None:

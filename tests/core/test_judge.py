@@ -124,6 +124,16 @@ REASONS: dict[str, tuple[Case, Ruling, bool]] = {
         True,
     ),
     "proposal.unsupported": (replace(PLAIN, kind=ProposalKind.MEMORY), Ruling.DENY, False),
+    "delegation.depth": (
+        replace(PLAIN, kind=ProposalKind.DELEGATION).with_contract(depth=5, limits=Limits(depth=5)),
+        Ruling.DENY,
+        False,
+    ),
+    "delegation.hops": (
+        replace(PLAIN, kind=ProposalKind.DELEGATION).with_contract(hops=3, limits=Limits(hops=3)),
+        Ruling.DENY,
+        False,
+    ),
     "budget.tools": (PLAIN.with_contract(limits=Limits(tool_calls=0)), Ruling.DENY, False),
     "budget.cost": (
         replace(MODEL, reserve={"cost_microusd": 2}).with_contract(limits=Limits(cost_microusd=1)),

@@ -41,6 +41,7 @@ COMPOSED: dict[str, tuple[str, ...]] = {
     "store.{}": ("store.*",),
     "run.{}": ("run.epoch", "run.seq", "run.run", "run.incarnation", "run.terminal"),
     "autonomy.{}": tuple(f"autonomy.{level}" for level in Autonomy),
+    "approval.{}": ("approval.rejected", "approval.expired"),
     "budget.{}": tuple(
         f"budget.{name}" for name in ("turns", "model_calls", "tools", "tokens", "cost", "route", "tenant", "all")
     ),
@@ -52,7 +53,7 @@ _MESSAGES = ("model.delta", "http.disconnect", "http.response.start", "http.resp
 """The ephemeral message of streams, and those between a server and its application."""
 _NAMES = frozenset({*KINDS, *Action, *_MESSAGES})
 """Dotted names of other things."""
-_BESIDE = ("switch", "schema", "cli")
+_BESIDE = ("switch", "schema", "cli", "child", "signal", "timer", "compensation")
 """Families whose codes are returned or printed only, never passed to a carrier."""
 _DOTTED = re.compile(r"[a-z][a-z_]*(\.[a-z][a-z0-9_]*|\.[a-z_]*\{\})+\Z")
 _PROMISED = re.compile(r"``([a-z]+\.[a-z_]+)``")

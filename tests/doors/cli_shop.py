@@ -86,10 +86,10 @@ class Shop:
                 sys.modules.pop(name, None)
         return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
         """Start a command and leave it running."""
         command = [sys.executable, "-m", "quarterdeck.cli", *arguments]
-        return subprocess.Popen(command, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=stderr, text=True)
 
     def json(self, *arguments: str) -> dict:
         """What a reading command prints with --json."""

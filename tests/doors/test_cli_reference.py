@@ -14,9 +14,10 @@ from quarterdeck.core.vocabulary import Status
 from tests.doors.cli_shop import Shop
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-GROUPS = {"quarterdeck", *(f"quarterdeck {name}" for name in ("runs", "approvals", "effects", "journal", "keys"))}
-SERVING = {"quarterdeck serve", "quarterdeck dev"}
-"""They run until they are told to stop; what they print is tested in test_serving."""
+NAMES = ("runs", "approvals", "effects", "switches", "policies", "journal", "keys")
+GROUPS = {"quarterdeck", *(f"quarterdeck {name}" for name in NAMES)}
+ELSEWHERE = {"quarterdeck serve", "quarterdeck dev", "quarterdeck dependencies", "quarterdeck completion"}
+"""The first two run until they are told to stop: test_serving; the third needs a server: test_places; the last prints a script."""
 
 
 def test_the_page_is_what_the_commands_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +38,7 @@ def test_every_command_explains_itself(tmp_path: Path) -> None:
         told = shop.read(*path.split()[1:], "--help")
         assert (told.returncode, told.stderr) == (0, "")
         assert told.stdout.startswith(f"Usage: {path} ")
-        if path not in GROUPS:
+        if path not in GROUPS | {"quarterdeck completion"}:
             assert "--json" in text, path
     assert shop.read("--version").stdout.startswith("quarterdeck ")
 
@@ -59,6 +60,10 @@ def test_every_command_speaks_json(tmp_path: Path) -> None:
         "effects resolve": (parcel["run_id"], parcel["waiting_on"][0].partition(":")[2], "--not-done", "--by", "bob"),
         "runs cancel": (parcel["run_id"],),
         "budgets": (),
+        "switches set": ("disable_tool:refund", "--reason", "test"),
+        "switches ls": (),
+        "switches clear": ("disable_tool:refund", "--reason", "test"),
+        "policies show": (),
         "keys create": ("ops", "--role", "operator@default"),
         "keys ls": (),
         "journal verify": (),
@@ -67,7 +72,7 @@ def test_every_command_speaks_json(tmp_path: Path) -> None:
         "tools": (),
         "doctor": (),
     }
-    leaves = {path for path, _ in helps()} - GROUPS - SERVING
+    leaves = {path for path, _ in helps()} - GROUPS - ELSEWHERE
     assert {f"quarterdeck {name}" for name in commands} | {"quarterdeck run", "quarterdeck keys revoke"} == leaves
     told = {}
     for name, arguments in commands.items():
@@ -82,6 +87,11 @@ def test_every_command_speaks_json(tmp_path: Path) -> None:
     shown = told["approvals show"][0]
     assert json.loads(shown["shown_text"]) == shown["shown"]
     assert shown["shown"]["arguments"] == {"cents": 500, "order_id": "plum-order"}
+    covers = {"routes": ["support"], "tools": ["refund"], "tenants": ["*"], "runs": 2, "more": False, "doubt": ""}
+    [switched], [cleared] = told["switches set"], told["switches clear"]
+    assert switched == {"switch": "disable_tool:refund", "on": True, "version": switched["version"], "covers": covers}
+    assert told["switches ls"] == [{"version": switched["version"], "switches": ["disable_tool:refund"]}]
+    assert (cleared["on"], cleared["version"]) == (False, switched["version"] + 1)
     assert [tool["name"] for tool in told["tools"][0]["tools"]] == ["find_order", "refund", "ship"]
     assert told["tools"][0]["tools"][1]["input_schema"]["type"] == "object"
     assert {route["intent"] for route in told["routes"][0]["routes"]} == {"greet", "support", "parcel"}

@@ -79,7 +79,15 @@ def test_a_store_of_another_kind_is_refused(folder: Path) -> None:
         (("run",), "cli.usage"),
         (("fly",), "cli.usage"),
         (("runs", "ls", "--status", "asleep"), "cli.usage"),
-        (("approvals", "approve", "ap_1"), "cli.usage"),
+        (("approvals", "approve", "ap_1"), "by.missing"),
+        (("switches", "set", "disable_tool:refund", "--reason", " "), "reason.missing"),
+        (("switches", "set", "disable_tol:refund", "--reason", "x"), "switch.unknown"),
+        (("runs", "ls", "--store", "a.db", "--server", "http://127.0.0.1:1"), "config.place"),
+        (("routes", "--app", "shop:deck", "--server", "http://127.0.0.1:1"), "config.place"),
+        (("runs", "ls", "--server", "http://127.0.0.1:1", "--key-file", "nowhere"), "config.key"),
+        (("runs", "ls", "--server", "http://deck.example"), "client.url"),
+        (("runs", "cancel", "run_1", "--by", "bob", "--server", "http://127.0.0.1:1"), "by.server"),
+        (("dependencies",), "config.server"),
         (("approvals", "reject", "ap_1", "--by", "bob", "--reason", " "), "reason.missing"),
     ],
 )
@@ -106,7 +114,7 @@ def test_names_that_do_not_exist(tmp_path: Path) -> None:
         assert (told.returncode, error_of(told)) == (2, "approval.unknown")
     told = shop.read("effects", "resolve", "run_0", "t0.0", "--done", "--by", "bob")
     assert (told.returncode, error_of(told)) == (2, "run.unknown")
-    told = shop.read("runs", "ls", "--before", "run_0")
+    told = shop.read("runs", "ls", "--cursor", "run_0")
     assert (told.returncode, error_of(told)) == (2, "cursor.unknown")
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,11 +21,10 @@ import pytest
 
 from examples.support import deck as desk
 from examples.support import generator, tickets
+from examples.support.journals import AT_REST, Journal, store_of, stored, under_way
 from examples.support.reckoning import Tally, compare, tally
 from examples.support.scripted import CASES
 from examples.support.shop import Shop
-from examples.support.watching import Watch
-from examples.support.worker import store_of
 from quarterdeck import ReceiptStatus, ToolContext, ToolFailure
 from quarterdeck.app.wiring import check_deck, policy_of
 from quarterdeck.core import events as ev
@@ -195,8 +197,8 @@ def test_nobody_reads_the_order_of_somebody_else() -> None:
 # -- the whole job ----------------------------------------------------------------------------------------------------
 
 
-def _demo(folder: Path, *arguments: str, once: bool = True) -> subprocess.Popen[str]:
-    environment = {**os.environ, "ONCE": "1" if once else ""}
+def _demo(folder: Path, *arguments: str, once: bool = True, port: int = 0) -> subprocess.Popen[str]:
+    environment = {**os.environ, "ONCE": "1" if once else "", "PORT": str(port)}
     command = [sys.executable, "-m", "examples.support.demo", "--stand-in", "--folder", str(folder), *arguments]
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -211,49 +213,74 @@ def performed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, output
 
 
-@pytest.fixture
-def watch(performed: tuple[Path, str]) -> Iterator[Watch]:
-    watching = Watch(store_of(Shop(performed[0] / "shop.db")))
-    list(watching.news())
-    yield watching
-    watching.close()
+@pytest.fixture(scope="module")
+def journals(performed: tuple[Path, str]) -> list[Journal]:
+    """What the performance has left in the journals' file."""
+    return stored(store_of(Shop(performed[0] / "shop.db")))
 
 
-def _journals(watch: Watch) -> dict[str, list[ev.Event]]:
-    return {row.correlation_id: watch.journal(row.run_id) for row in watch.runs()}
+def _journal(journals: list[Journal], name: str) -> list[ev.Event]:
+    return next(journal.events for journal in journals if journal.name == name)
 
 
-def test_two_workers_are_killed_in_mid_flight_and_what_was_under_way_is_closed_by_the_next(
-    performed: tuple[Path, str], watch: Watch
+def test_two_services_are_killed_in_mid_flight_and_what_was_under_way_is_closed_by_the_next(
+    performed: tuple[Path, str], journals: list[Journal]
 ) -> None:
     assert performed[1].count("is killed with SIGKILL") == 2
-    journals = _journals(watch)
-    events = [event for journal in journals.values() for event in journal]
-    reopened = {
-        (name, event.call) for name, journal in journals.items() for event in journal if isinstance(event, ev.EffectReopened)
-    }
+    events = [event for journal in journals for event in journal.events]
+    reopened = {(run.name, event.call) for run in journals for event in run.events if isinstance(event, ev.EffectReopened)}
     refunds = {
-        (name, event.call)
-        for name, journal in journals.items()
-        for event in journal
+        (run.name, event.call)
+        for run in journals
+        for event in run.events
         if isinstance(event, ev.ToolOpened) and event.tool == "issue_refund"
     }
     assert reopened & refunds
     assert any(isinstance(event, ev.ModelClosed) and event.code == "model.interrupted" for event in events)
     assert len({event.worker for event in events if isinstance(event, ev.RunStarted)}) == 3
-    assert not watch.under_way()
+    assert not under_way(journals)
 
 
-def test_every_run_has_ended_or_waits_for_a_person(watch: Watch) -> None:
-    rows = watch.runs()
-    assert len(rows) == len(tickets.read_all()) + len(CASES)
-    assert {row.status for row in rows if row.reason != "needs_approval"} == {"succeeded"}
-    assert {row.worker for row in rows} == {None}
-    assert sum(row.reason == "needs_approval" for row in rows) == len(watch.approvals()) > 0
+def test_tickets_that_are_sent_again_after_a_kill_make_no_second_run(
+    performed: tuple[Path, str], journals: list[Journal]
+) -> None:
+    sent = len(tickets.read_all())
+    assert f"[POST /v1/runs: {sent} new runs]" in performed[1]
+    assert f"[POST /v1/runs: {len(CASES)} new runs; {sent} were sent again under the same idempotency keys" in performed[1]
+    assert len(journals) == sent + len(CASES)
 
 
-def test_the_shops_books_agree_with_the_journals(performed: tuple[Path, str], watch: Watch) -> None:
-    books = compare(watch, Shop(performed[0] / "shop.db"))
+def test_every_run_was_asked_for_by_the_mail_desk_on_behalf_of_its_customer(journals: list[Journal]) -> None:
+    contracts = {journal.name: journal.state.contract for journal in journals}
+    assert {contract.submitted_by for contract in contracts.values()} == {"mail-desk"}
+    for ticket in tickets.read_all():
+        assert contracts[ticket.name].actor == ticket.sender
+
+
+def test_every_run_has_ended_or_waits_for_a_person(journals: list[Journal]) -> None:
+    states = [journal.state for journal in journals]
+    assert {state.status for state in states if state.reason != "needs_approval"} == {"succeeded"}
+    assert {state.status for state in states} <= AT_REST
+    assert any(state.reason == "needs_approval" for state in states)
+
+
+def test_the_streams_that_broke_twice_gave_every_event_of_every_journal_once(
+    performed: tuple[Path, str], journals: list[Journal]
+) -> None:
+    count = sum(len(journal.events) for journal in journals)
+    assert re.search(rf"events that came over the HTTP streams: +{count} ", performed[1])
+    assert "differs from its journal" not in performed[1]
+
+
+def test_a_stream_that_lost_or_repeated_an_event_is_found(performed: tuple[Path, str], journals: list[Journal]) -> None:
+    shop, whole = Shop(performed[0] / "shop.db"), journals[0]
+    for events in (whole.events[:-1], [*whole.events, whole.events[-1]], []):
+        followed = [Journal(whole.run_id, whole.state, events), *journals[1:]]
+        assert compare(journals, shop, followed).findings == (f"the stream of {whole.name} differs from its journal",)
+
+
+def test_the_shops_books_agree_with_the_journals(performed: tuple[Path, str], journals: list[Journal]) -> None:
+    books = compare(journals, Shop(performed[0] / "shop.db"), journals)
     assert books.findings == ()
     assert books.receipts == books.in_ledger >= 5  # of the 32 tickets; none would prove nothing
     assert "everything happened once" in performed[1]
@@ -271,18 +298,18 @@ def test_the_shops_books_agree_with_the_journals(performed: tuple[Path, str], wa
     ],
 )
 def test_books_that_do_not_agree_are_found(
-    performed: tuple[Path, str], watch: Watch, tmp_path: Path, tampering: str, finding: str
+    performed: tuple[Path, str], journals: list[Journal], tmp_path: Path, tampering: str, finding: str
 ) -> None:
     copy = tmp_path / "shop.db"
     with closing(sqlite3.connect(performed[0] / "shop.db")) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
         target.execute(tampering)
         target.commit()
-    assert any(finding in found for found in compare(watch, Shop(copy)).findings)
+    assert any(finding in found for found in compare(journals, Shop(copy), journals).findings)
 
 
-def test_what_a_misbehaving_model_proposes_is_decided_with_these_codes(watch: Watch) -> None:
-    counted: Tally = tally(watch)
+def test_what_a_misbehaving_model_proposes_is_decided_with_these_codes(journals: list[Journal]) -> None:
+    counted: Tally = tally(journals)
     wanted = {
         "refund.too_large", "refund.other_customer", "email.not_the_customer", "tool.unknown", "json.invalid", "json.duplicate_key",
         "schema.invalid", "evidence.missing", "loop.repetition", "budget.tokens", "budget.tenant", "approval.expired",
@@ -294,18 +321,20 @@ def test_what_a_misbehaving_model_proposes_is_decided_with_these_codes(watch: Wa
     assert counted.local.cost_microusd > 0
 
 
-def test_people_decide_and_nobody_approves_the_own_request(performed: tuple[Path, str], watch: Watch) -> None:
+def test_people_decide_and_nobody_approves_the_own_request(performed: tuple[Path, str], journals: list[Journal]) -> None:
     assert "tries to approve the own request: approval.self" in performed[1]
-    decided = [event for journal in _journals(watch).values() for event in journal if isinstance(event, ev.ApprovalDecided)]
-    assert sorted(event.outcome for event in decided) == ["approved", "expired", "rejected"]
+    decided = [event for journal in journals for event in journal.events if isinstance(event, ev.ApprovalDecided)]
+    by_whom = sorted((event.outcome, event.by) for event in decided)
+    assert by_whom == [("approved", "desk-lead"), ("expired", "clock"), ("rejected", "desk-lead")]
 
 
 def test_a_letter_that_nobody_knows_the_end_of_is_resolved_by_a_person_and_not_sent_again(
-    performed: tuple[Path, str], watch: Watch
+    performed: tuple[Path, str], journals: list[Journal]
 ) -> None:
-    journal = _journals(watch)["scripted:silent_mail"]
+    journal = _journal(journals, "scripted:silent_mail")
     assert [event.status for event in journal if isinstance(event, ev.ToolClosed)] == [ReceiptStatus.UNKNOWN]
-    assert [event.status for event in journal if isinstance(event, ev.EffectResolved)] == [ReceiptStatus.SUCCEEDED]
+    resolved = [(event.status, event.by) for event in journal if isinstance(event, ev.EffectResolved)]
+    assert resolved == [(ReceiptStatus.SUCCEEDED, "desk-lead")]
     assert not any(isinstance(event, ev.EffectReopened) for event in journal)
     letters = Shop(performed[0] / "shop.db").letters()
     assert sum(letter.sent_to.endswith("@silent.example") for letter in letters) == 1
@@ -314,7 +343,7 @@ def test_a_letter_that_nobody_knows_the_end_of_is_resolved_by_a_person_and_not_s
 def test_a_ticket_of_ones_own_waits_for_a_person_who_approves_it_from_another_terminal(tmp_path: Path) -> None:
     with _demo(tmp_path, "--ticket", "Please refund 75 dollars for A1002.", once=False) as demo:
         assert demo.stdout is not None
-        seen = [*_lines_until(demo.stdout, "quarterdeck.cli run")]
+        seen = [*_lines_until(demo.stdout, "approvals approve")]
         assert any("kaya.adler@example.com" in line for line in seen)
         assert any("ASK" in line and "issue_refund" in line for line in seen)
         with closing(SqliteInsights(store_of(Shop(tmp_path / "shop.db")))) as insights:
@@ -331,13 +360,52 @@ def test_a_ticket_of_ones_own_waits_for_a_person_who_approves_it_from_another_te
     assert [line.amount_usd for line in Shop(tmp_path / "shop.db").refunds()] == [75]
 
 
-def test_a_worker_leaves_with_whoever_started_it(tmp_path: Path) -> None:
+def test_the_commands_that_are_printed_work_and_their_run_is_shown(tmp_path: Path) -> None:
     with _demo(tmp_path, "--ticket", "Where is A1005?", once=False) as demo:
         assert demo.stdout is not None
-        assert any("succeeded" in line for line in _lines_until(demo.stdout, "quarterdeck.cli run"))
-        demo.kill()
+        printed = "".join(_lines_until(demo.stdout, "approvals approve"))
+        make = re.search(r"KEY=\$\((.*)\)", printed)
+        submit = re.search(r"curl -sS (\S+) .*\n\s+-d (.*)", printed)
+        follow = re.search(r"curl -sSN '(\S+)'", printed)
+        assert make is not None
+        assert submit is not None
+        assert follow is not None
+        made = subprocess.run(shlex.split(make[1]), cwd=ROOT, text=True, capture_output=True, timeout=60, check=True)
+        bearer = {"Authorization": f"Bearer {made.stdout.strip()}"}
+        headers = {**bearer, "Content-Type": "application/json", "Prefer": "wait=60"}
+        answer = _http(submit[1], headers, shlex.split(submit[2])[0].encode())
+        assert b'"status":"succeeded"' in answer
+        assert any("issue_refund(amount_usd 14" in line for line in _lines_until(demo.stdout, " end "))
+        assert b"event: run.finished" in _http(follow[1], bearer)
+        demo.send_signal(signal.SIGTERM)
         demo.communicate(timeout=60)
-    OwnerLock(store_of(Shop(tmp_path / "shop.db")), wait_s=30.0).release()
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_changed(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with _demo(tmp_path / "demo", port=port) as demo:
+            output, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 2
+    assert f"port {port} is taken" in output
+    assert f"make demo PORT={port + 1}" in output
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_service_leaves_with_a_demo_that_is_told_to_stop(tmp_path: Path) -> None:
+    with _demo(tmp_path) as demo:
+        assert demo.stdout is not None
+        assert any("new runs" in line for line in _lines_until(demo.stdout, "[POST"))
+        demo.send_signal(signal.SIGTERM)
+        demo.communicate(timeout=60)
+    assert demo.returncode == 130
+    OwnerLock(store_of(Shop(tmp_path / "shop.db")), wait_s=0.0).release()
+
+
+def _http(url: str, headers: dict[str, str], body: bytes | None = None) -> bytes:
+    asked = urllib.request.Request(url, body, headers)  # noqa: S310 - an address that our own service has printed
+    with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310
+        return bytes(answer.read())
 
 
 def _approve(folder: Path, approval: str, by: str) -> subprocess.CompletedProcess[str]:

@@ -39,6 +39,12 @@ async def test_what_was_seen_is_approved_by_somebody_else_once(house: House) -> 
 
         done = await client.post(f"{path}:decide", json={"decision": "approve", "reason": "known"}, headers={"if-match": etag})
         assert (done.status_code, done.json()["status"], done.json()["decided_by"]) == (200, "approved", "bob")
+        repeated = await client.post(
+            f"{path}:decide", json={"decision": "approve", "reason": "known"}, headers={"if-match": etag}
+        )
+        assert (repeated.status_code, repeated.json()["status"]) == (200, "approved"), (
+            "an answer that was lost is asked for again"
+        )
         again = await client.post(f"{path}:decide", json={"decision": "reject", "reason": "no"}, headers={"if-match": etag})
         assert (again.status_code, again.json()["code"]) == (409, "approval.decided")
     assert (await house.runtime.handle(run).result(20)).ok
@@ -73,3 +79,19 @@ async def test_lists_go_on_and_are_filtered(house: House) -> None:
     async with house.client("zoe") as client:
         assert (await client.get("/v1/approvals")).json()["approvals"] == []
         assert (await client.get("/v1/approvals", params={"cursor": first["next"]})).json()["code"] == "cursor.unknown"
+
+
+async def test_whoever_submitted_for_somebody_else_cannot_approve_it_either(house: House) -> None:
+    async with house.client("root") as client:
+        envelope = {"intent": "support", "caller": {"tenant": "acme", "user": "somebody"}}
+        run = (await client.post("/v1/runs", json=envelope)).json()
+        asked_for = await decided(house, run["run_id"])
+        assert asked_for["requested_by"] == "somebody"
+        path = f"/v1/approvals/{asked_for['approval']}:decide"
+        seen = {"if-match": f'"{asked_for["digest"]}"'}
+        answer = await client.post(path, json={"decision": "approve"}, headers=seen)
+        assert (answer.status_code, answer.json()["code"]) == (403, "approval.self")
+        assert house.shop.paid == []
+    async with house.client("bob") as client:
+        assert (await client.post(path, json={"decision": "approve"}, headers=seen)).status_code == 200
+    assert (await house.runtime.handle(run["run_id"]).result(20)).ok

@@ -18,6 +18,7 @@ from quarterdeck.core.context import estimate
 from quarterdeck.core.contract import Caller, Envelope, RunContract, VersionSet, checked_key, checked_name
 from quarterdeck.core.errors import Refused, UsageError
 from quarterdeck.core.fairness import less_urgent
+from quarterdeck.core.identity import ServiceIdentity
 from quarterdeck.core.specs import AgentSpec, RouteSpec, ToolSpec
 from quarterdeck.core.vocabulary import AUTONOMY_RULES, Autonomy, Mode, Priority, Risk, Ruling
 from quarterdeck.ports.clock import Clock, Entropy
@@ -63,6 +64,7 @@ class Admission:
 
     def __init__(
         self,
+        deck: str,
         routes: Mapping[str, RouteSpec],
         agents: Mapping[str, AgentSpec],
         tools: Mapping[str, ToolSpec],
@@ -74,8 +76,11 @@ class Admission:
         self._clock = clock
         self._entropy = entropy
         self._versions = {name: _versions(agent, tools) for name, agent in agents.items()}
+        self._services = {name: ServiceIdentity(deck, name).subject for name in agents}
 
-    def contract(self, envelope: Envelope, policy_version: str, budget_version: str) -> tuple[RunContract, bytes]:
+    def contract(
+        self, envelope: Envelope, policy_version: str, budget_version: str, submitted_by: str = ""
+    ) -> tuple[RunContract, bytes]:
         """The contract and the canonical payload of a run. Raises :class:`UsageError` or :class:`Refused` with a code."""
         route = self._routes.get(envelope.intent)
         if route is None:
@@ -110,7 +115,7 @@ class Admission:
             route=route.intent,
             agent=agent.name,
             goal=_goal(payload),
-            autonomy=_tighter_autonomy(agent.autonomy, route.autonomy),
+            autonomy=tighter_autonomy(agent.autonomy, route.autonomy),
             risk=max(agent.risk, route.risk or Risk.LOW, key=_RISKS.index),
             mode=mode,
             version_set=msgspec.structs.replace(self._versions[agent.name], policy=policy_version),
@@ -123,6 +128,8 @@ class Admission:
             idempotency_key=envelope.idempotency_key,
             thread_id=None if envelope.thread_id is None else checked_key("thread_id", envelope.thread_id),
             priority=_priority(route, envelope),
+            submitted_by=submitted_by,
+            service=self._services[agent.name],
         )
         return contract, payload
 
@@ -173,7 +180,8 @@ def _goal(payload: bytes) -> str:
 def _versions(agent: AgentSpec, tools: Mapping[str, ToolSpec]) -> VersionSet:
     prompt = hashlib.sha256(agent.instructions.encode()).hexdigest()[:16]
     schemas = "".join(tools[name].schema_hash for name in agent.tools)
-    return VersionSet(agent.model, prompt, "", hashlib.sha256(schemas.encode()).hexdigest()[:16], f"quarterdeck/{__version__}")
+    tools_hash = hashlib.sha256(schemas.encode()).hexdigest()[:16]
+    return VersionSet(agent.model, prompt, "", tools_hash, f"quarterdeck/{__version__}", program=agent.program)
 
 
 def _priority(route: RouteSpec, envelope: Envelope) -> Priority:
@@ -182,7 +190,7 @@ def _priority(route: RouteSpec, envelope: Envelope) -> Priority:
     return own if envelope.priority is None else less_urgent(own, word(Priority, envelope.priority))
 
 
-def _tighter_autonomy(program: Autonomy, route: Autonomy | None) -> Autonomy:
+def tighter_autonomy(program: Autonomy, route: Autonomy | None) -> Autonomy:
     """The one of the two that allows less."""
     if route is None:
         return program

@@ -21,14 +21,21 @@ from quarterdeck.core.errors import UsageError
 from quarterdeck.core.labels import Confidentiality, Integrity
 from quarterdeck.core.specs import AgentSpec, Degrade, RouteSpec
 from quarterdeck.core.vocabulary import Autonomy, EffectClass, Mode, Priority, Risk
+from quarterdeck.engine.workflows.program import Function, require_workflow, source_hash
 from quarterdeck.ports.model import Model
 from quarterdeck.ports.tools import Tool
+from quarterdeck.tools.compensating import Compensation
 from quarterdeck.tools.function import FunctionTool
 
 if TYPE_CHECKING:
     from quarterdeck.app.runtime import Starting
 
 F = TypeVar("F", bound=Callable[..., object])
+W = TypeVar("W", bound=Function)
+ALL_TOOLS = ("*",)
+"""As the tools of a workflow: every tool of its deck."""
+WORKFLOW_LIMITS = Limits(depth=5, hops=10)
+"""The caps of a workflow that says nothing: its code decides how much it does."""
 _DEFAULT_MODES = RouteSpec("default", "default").modes
 
 
@@ -46,7 +53,9 @@ class Quarterdeck:
         self.policies: dict[str, str] = {}
         self.accounts: dict[str, Limits] = {}
         self.dependencies: dict[str, DependencyPolicy] = {}
-        self._named: dict[object, str] = {}
+        self.workflows: dict[str, Function] = {}
+        self.compensations: dict[str, str] = {}
+        self.names: dict[object, str] = {}
 
     def tool(
         self,
@@ -92,7 +101,11 @@ class Quarterdeck:
                 confidentiality=word(Confidentiality, confidentiality),
             )
             self.add_tool(made, dependency)
-            self._named[function] = made.spec.name
+            self.names[function] = made.spec.name
+            if compensate is not None:
+                undoing = Compensation(made, compensate)
+                self.add_tool(undoing, dependency)
+                self.compensations[made.spec.name] = undoing.spec.name
             return function
 
         return declare
@@ -154,10 +167,57 @@ class Quarterdeck:
             self.routes[name] = RouteSpec(name, name)
         return spec
 
+    def workflow(
+        self,
+        name: str,
+        *,
+        tools: Sequence[str | Callable[..., object]] | None = None,
+        autonomy: str = Autonomy.BOUNDED_AUTONOMOUS,
+        risk: str = Risk.LOW,
+        budget: Budget | None = None,
+    ) -> Callable[[W], W]:
+        """Declare an async function of a :class:`Context` as a workflow: it survives crashes, and waits as rows. Its default route has
+        the same name; the function itself is returned unchanged.
+
+        ``tools`` are those that it may call, by default all that the deck has when it starts.
+        """
+
+        def declare(function: W) -> W:
+            require_workflow(function)
+            if checked_name("workflow", name) in self.agents:
+                raise UsageError("workflow.twice", f"a program {name!r} exists already; give this one another name")
+            self.agents[name] = AgentSpec(
+                name,
+                "",
+                "",
+                ALL_TOOLS if tools is None else tuple(self._tool_name(tool) for tool in tools),
+                word(Autonomy, autonomy),
+                word(Risk, risk),
+                overlaid(WORKFLOW_LIMITS, budget.limits() if budget is not None else Limits()),
+                program=source_hash(function),
+            )
+            self.workflows[name] = function
+            self.names[function] = name
+            if name not in self.routes:
+                self.routes[name] = RouteSpec(name, name, modes=(Mode.DURABLE_WORKFLOW, *_DEFAULT_MODES))
+            return function
+
+        return declare
+
+    def complete(self) -> None:
+        """What is only known when everything was declared: the tools of workflows, and what undoes them. Harmless to repeat."""
+        for name in self.workflows:
+            agent = self.agents[name]
+            tools = tuple(self.tools) if agent.tools == ALL_TOOLS else agent.tools
+            self.agents[name] = msgspec.structs.replace(agent, tools=self._with_undoing(tools))
+        for intent, route in self.routes.items():
+            if route.tools is not None:
+                self.routes[intent] = msgspec.structs.replace(route, tools=self._with_undoing(route.tools))
+
     def route(
         self,
         intent: str,
-        program: AgentSpec | str,
+        program: AgentSpec | str | Callable[..., object],
         *,
         owner: str = "unowned",
         tenants: str | Sequence[str] = "*",
@@ -174,16 +234,25 @@ class Quarterdeck:
 
         ``priority`` is ``interactive``, ``standard`` or ``batch``: which runs are begun first when more are ready than can be driven.
         """
-        if intent in self.routes and self.routes[intent] != RouteSpec(intent, intent):
+        name = (
+            program if isinstance(program, str) else program.name if isinstance(program, AgentSpec) else self.names.get(program)
+        )
+        if name is None:
+            raise UsageError(
+                "workflow.undeclared", f"{program!r:.80} is no program of this deck; decorate it with @deck.workflow(…)"
+            )
+        workflow = name in self.workflows
+        usual = (Mode.DURABLE_WORKFLOW, *_DEFAULT_MODES) if workflow else _DEFAULT_MODES
+        if intent in self.routes and self.routes[intent] != RouteSpec(intent, intent, modes=usual):
             raise UsageError("route.twice", f"a route {intent!r} exists already; give this one another name")
         spec = RouteSpec(
             checked_name("route", intent),
-            program if isinstance(program, str) else program.name,
+            name,
             owner=owner,
             task_class=task_class,
             risk=None if risk is None else word(Risk, risk),
             autonomy=None if autonomy is None else word(Autonomy, autonomy),
-            modes=tuple(modes) if modes is not None else _DEFAULT_MODES,
+            modes=tuple(modes) if modes is not None else usual,
             tenants=(tenants,) if isinstance(tenants, str) else tuple(tenants),
             limits=budget.limits() if budget is not None else Limits(),
             tools=None if tools is None else tuple(self._tool_name(tool) for tool in tools),
@@ -238,10 +307,15 @@ class Quarterdeck:
             raise UsageError("policy.no_text", said)
         return {f"{name}{len(self.policies) or ''}": source}
 
+    def _with_undoing(self, tools: Sequence[str]) -> tuple[str, ...]:
+        """These tools, and what undoes them."""
+        undoing = [self.compensations[name] for name in tools if name in self.compensations]
+        return tuple(dict.fromkeys((*tools, *undoing)))
+
     def _tool_name(self, tool: str | Callable[..., object]) -> str:
         if isinstance(tool, str):
             return tool
-        name = self._named.get(tool)
+        name = self.names.get(tool)
         if name is None:
             shown = getattr(tool, "__name__", tool)
             raise UsageError("tool.undeclared", f"{shown} is not a tool of this deck; decorate it with @deck.tool(effect=…)")

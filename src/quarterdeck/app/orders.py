@@ -21,8 +21,9 @@ from quarterdeck.core.contract import Envelope, checked_key, checked_name
 from quarterdeck.core.controls import checked_switch
 from quarterdeck.core.errors import QuarterdeckError, Unavailable, UsageError
 from quarterdeck.core.errors import Refused as RefusedError
+from quarterdeck.core.events import RunAdmitted, decode
 from quarterdeck.core.vocabulary import TERMINAL, ReceiptStatus
-from quarterdeck.engine.sequencer import CancelOrder, LateReceipt
+from quarterdeck.engine.sequencer import CancelOrder, LateReceipt, OperatorOrder, SignalSent
 from quarterdeck.ports.clock import Clock
 from quarterdeck.ports.store import ApprovalRow, Insights, Journal
 
@@ -30,6 +31,8 @@ MAX_REASON = 2_000
 """The longest reason of a cancel or an answer, in characters."""
 MAX_SWITCHES = 1_000
 """The most switches that are set at once."""
+MAX_FAMILY = 1_000
+"""Runs of one correlation that are looked at when one of them is cancelled; what lies deeper is told by its parents."""
 ASKED_AGAIN = 5
 """How often an order of unknown outcome is given to the store before the caller is told."""
 
@@ -67,10 +70,16 @@ class Orders:
         self._switching = asyncio.Lock()
 
     async def admit(
-        self, admission: Admission, envelope: Envelope, policy_version: str, budget_version: str, incarnation: int
+        self,
+        admission: Admission,
+        envelope: Envelope,
+        policy_version: str,
+        budget_version: str,
+        incarnation: int,
+        submitted_by: str = "",
     ) -> tuple[str, bool]:
         """Make a run a committed row: its id, and whether it was there already under this idempotency key and body."""
-        contract, payload = admission.contract(envelope, policy_version, budget_version)
+        contract, payload = admission.contract(envelope, policy_version, budget_version, submitted_by)
         outcome = await self._apply(admission.commit(contract, payload, envelope, incarnation))
         if isinstance(outcome, Applied):
             return contract.run_id, False
@@ -82,31 +91,71 @@ class Orders:
         said = f"run {contract.run_id} was not admitted: {outcome.detail or outcome.guard}"
         raise UsageError(f"admission.{outcome.guard}", said)
 
-    async def cancel(self, run_id: str, *, by: str, reason: str = "") -> None:
-        """Stop a run: when this returns, no further intent of it commits. Repeating it, or a run that has ended, is harmless."""
-        body = _encoder.encode(CancelOrder(checked_key("by", by), checked_reason(reason)))
-        outcome = await self._apply(Deliver(run_id, "cancel", body, self._clock.now_us(), "cancel"))
-        if isinstance(outcome, Refused) and outcome.guard != "terminal":
+    async def cancel(self, run_id: str, *, by: str, reason: str = "", compensate: bool = True) -> None:
+        """Stop a run: when this returns, no further intent of it or of its children commits, but those that undo, if it is to
+        ``compensate``. Repeating it, or a run that has ended, is harmless.
+        """
+        order = CancelOrder(checked_key("by", by), checked_reason(reason), compensate)
+        await self._deliver(run_id, "cancel", _encoder.encode(order), "cancel", ended=True)
+        below = msgspec.structs.replace(order, by=f"run:{run_id}"[:256])
+        for child in self._descendants(run_id):
+            await self._deliver(child, "cancel", _encoder.encode(below), "cancel", ended=True)
+
+    async def signal(self, run_id: str, name: str, payload: object, *, by: str, token: str) -> None:
+        """Send a run a message. The same ``token`` again changes nothing. Refused (``run.ended``) if the run has ended."""
+        body = SignalSent(checked_name("signal", name), checked_key("by", by), msgspec.Raw(canonical_of("the payload", payload)))
+        await self._deliver(run_id, "signal", _encoder.encode(body), f"signal:{checked_key('token', token)}")
+
+    async def pause(self, run_id: str, *, by: str, reason: str = "", token: str) -> None:
+        """Let a run begin nothing new, until it is resumed; what is being performed is finished."""
+        order = OperatorOrder(checked_key("by", by), checked_reason(reason))
+        await self._deliver(run_id, "pause", _encoder.encode(order), f"pause:{checked_key('token', token)}")
+
+    async def resume(self, run_id: str, *, by: str, reason: str = "", done: bool = False, token: str) -> None:
+        """Let a run go on that an operator paused, or that waits for one; ``done``: what was stuck was undone by hand."""
+        order = OperatorOrder(checked_key("by", by), checked_reason(reason), done)
+        await self._deliver(run_id, "resume", _encoder.encode(order), f"resume:{checked_key('token', token)}")
+
+    async def _deliver(self, run_id: str, kind: str, body: bytes, token: str, *, ended: bool = False) -> None:
+        outcome = await self._apply(Deliver(run_id, kind, body, self._clock.now_us(), token))
+        if isinstance(outcome, Refused) and not (ended and outcome.guard == "terminal"):
             raise refusal(outcome)
 
-    async def decide(self, approval: str, *, approve: bool, by: str, reason: str = "", digest: str | None = None) -> ApprovalRow:
-        """Answer one approval for the digest that was seen, by default the stored one; the approval as it was before.
+    def _descendants(self, run_id: str) -> list[str]:
+        """The runs below a run that have not ended, parents before their children. They share its correlation."""
+        row = self._insights.run(run_id)
+        if row is None:
+            return []
+        family = self._insights.runs(correlation=row.correlation_id, limit=MAX_FAMILY)
+        found, known = [], {run_id}
+        for one in sorted(family, key=lambda each: each.admitted_at_us):
+            if one.parent_run_id in known:
+                known.add(one.run_id)
+                if one.status not in TERMINAL:
+                    found.append(one.run_id)
+        return found
 
-        The store refuses whoever asked for the action. An approval of a run that has ended is refused: ``run.ended``.
+    async def decide(self, approval: str, *, approve: bool, by: str, reason: str = "", digest: str | None = None) -> ApprovalRow:
+        """Answer one approval for the digest that was seen, by default the stored one; the approval as it was before. The same answer by
+        the same person again is harmless.
+
+        Whoever asked for the action is refused, and so is who submitted the run for somebody else. An approval of a run that has
+        ended is refused: ``run.ended``.
         """
         checked_key("by", by)
         row = approval_of(self._insights, approval)
-        outcome = await self._apply(
-            DecideApproval(
-                approval,
-                row.digest if digest is None else digest,
-                "approved" if approve else "rejected",
-                by,
-                checked_reason(reason),
-                self._clock.now_us(),
-            )
+        if approve and by == self._submitter(row.run_id):
+            raise refusal(Refused("self", by))
+        seen = row.digest if digest is None else digest
+        op = DecideApproval(
+            approval, seen, "approved" if approve else "rejected", by, checked_reason(reason), self._clock.now_us()
         )
+        outcome = await self._apply(op)
         if isinstance(outcome, Refused):
+            if outcome.guard == "decided":
+                now = approval_of(self._insights, approval)
+                if (now.digest, now.status, now.decided_by, now.reason) == (op.digest, op.outcome, op.by, op.reason):
+                    return row
             raise refusal(outcome)
         return row
 
@@ -164,6 +213,14 @@ class Orders:
             if outcome.guard == "terminal":
                 raise RefusedError("erase.not_ended", f"run {run_id} has not ended ({outcome.detail}); cancel it first")
             raise refusal(outcome)
+
+    def _submitter(self, run_id: str) -> str | None:
+        """Who was authenticated when the run was asked for; it never changes. ``None`` where nobody had to be."""
+        for stored in self._insights.events(run_id, 0, 1):
+            event = decode(stored.body)
+            if isinstance(event, RunAdmitted):
+                return event.contract.submitted_by or None
+        return None
 
     def _is_answered(self, run_id: str, call: str, body: bytes) -> bool:
         """Whether this very answer waits in the inbox; raises ``effect.resolved`` if a person has put another one there."""

@@ -30,6 +30,7 @@ from quarterdeck.engine.stream import Entry
 from quarterdeck.ports.clock import Clock, Entropy
 from quarterdeck.ports.store import AccountRow, ApprovalRow, Insights, Journal, RunRow
 from quarterdeck.resilience.dependency import DependencyView
+from quarterdeck.store import postgres
 from quarterdeck.store.sqlite.journal import SqliteJournal
 from quarterdeck.store.sqlite.reader import SqliteInsights
 
@@ -46,6 +47,16 @@ class OpenStore(Protocol):
         ...
 
 
+def shared_store(store: str | Path | None) -> str | None:
+    """The connection string of a store setting that names a PostgreSQL database; ``None`` for a file.
+
+    >>> shared_store("postgresql://db.example/agents"), shared_store("sqlite:///x.db")
+    ('postgresql://db.example/agents', None)
+    """
+    chosen = store if store is not None else os.environ.get("QUARTERDECK_STORE", DEFAULT_STORE)
+    return chosen if isinstance(chosen, str) and chosen.startswith(("postgresql://", "postgres://")) else None
+
+
 def store_path(store: str | Path | None) -> Path:
     """The file that a store setting names: ``sqlite:///path``, a path, or the default.
 
@@ -58,7 +69,8 @@ def store_path(store: str | Path | None) -> Path:
     if chosen.startswith("sqlite:///"):
         return Path(chosen.removeprefix("sqlite:///"))
     if "://" in chosen:
-        raise UsageError("store.unsupported", f"{chosen.partition(':')[0]} is no store of this version; use sqlite:///path")
+        said = f"{chosen.partition(':')[0]} does not name a file here; use sqlite:///path, or postgresql://… where a database can stand"
+        raise UsageError("store.unsupported", said)
     return Path(chosen)
 
 
@@ -122,7 +134,12 @@ class Runtime:
         self.apply = through(journal)
         self._orders = Orders(self.apply, insights, parts.clock)
         self._admission = Admission(
-            deck.routes, deck.agents, {name: tool.spec for name, tool in deck.tools.items()}, parts.clock, parts.entropy
+            deck.name,
+            deck.routes,
+            deck.agents,
+            {name: tool.spec for name, tool in deck.tools.items()},
+            parts.clock,
+            parts.entropy,
         )
 
     @property
@@ -167,10 +184,18 @@ class Runtime:
         )
         return await self.admit(envelope)
 
-    async def admit(self, envelope: Envelope) -> RunHandle:
-        """Admit an envelope. The same idempotency key with the same body gives the same run, whatever its status."""
+    async def admit(self, envelope: Envelope, *, submitted_by: str = "") -> RunHandle:
+        """Admit an envelope. The same idempotency key with the same body gives the same run, whatever its status.
+
+        ``submitted_by`` is who was authenticated, where a door has authenticated somebody; that one cannot approve what the run asks.
+        """
         run_id, existing = await self._orders.admit(
-            self._admission, envelope, self.parts.gate.policy_version, self.parts.budget_version, self._journal.incarnation
+            self._admission,
+            envelope,
+            self.parts.gate.policy_version,
+            self.parts.budget_version,
+            self._journal.incarnation,
+            submitted_by,
         )
         self._dispatcher.hint()
         return RunHandle(self, run_id, existing=existing)
@@ -180,10 +205,32 @@ class Runtime:
         row_of(self.insights, run_id)
         return RunHandle(self, run_id, existing=True)
 
-    async def cancel(self, run_id: str, *, reason: str = "", by: str = "operator") -> None:
-        """Stop a run: when this returns, no further intent of it commits. Cancelling again, or a run that has ended, is harmless."""
-        await self._orders.cancel(run_id, by=by, reason=reason)
+    async def cancel(self, run_id: str, *, reason: str = "", by: str = "operator", compensate: bool = True) -> None:
+        """Stop a run and its children: when this returns, no further intent of it commits, but those that undo what its sagas have done,
+        unless not to ``compensate``. Cancelling again, or a run that has ended, is harmless.
+        """
+        await self._orders.cancel(run_id, by=by, reason=reason, compensate=compensate)
         self._dispatcher.hint()
+
+    async def signal(
+        self, run_id: str, name: str, payload: object = None, *, by: str = "operator", token: str | None = None
+    ) -> None:
+        """Send a run a message, for ``ctx.signal(name)``. With a ``token`` of its own, the same message twice is one."""
+        await self._orders.signal(run_id, name, payload, by=by, token=token or self._token())
+        self._dispatcher.hint()
+
+    async def pause(self, run_id: str, *, reason: str = "", by: str = "operator") -> None:
+        """Let a run begin nothing new, until it is resumed. See :meth:`Orders.pause`."""
+        await self._orders.pause(run_id, by=by, reason=reason, token=self._token())
+        self._dispatcher.hint()
+
+    async def resume(self, run_id: str, *, reason: str = "", by: str = "operator", done: bool = False) -> None:
+        """Let a run go on that was paused, has diverged, or is stuck in undoing (``done``: it was undone by hand)."""
+        await self._orders.resume(run_id, by=by, reason=reason, done=done, token=self._token())
+        self._dispatcher.hint()
+
+    def _token(self) -> str:
+        return self.parts.entropy.token(8).hex()
 
     async def decide(self, approval: str, *, approve: bool, by: str, reason: str = "", digest: str | None = None) -> None:
         """Answer an approval, for the digest that was seen (by default the one that is stored). See :meth:`Orders.decide`."""
@@ -376,6 +423,8 @@ class Starting:
     async def _open(self) -> tuple[Journal, Insights]:
         if self._open_store is not None:
             return await self._open_store(self._entropy)
+        if (dsn := shared_store(self._store)) is not None:
+            return await postgres.open_store(dsn)(self._entropy)
         path = store_path(self._store)
         incarnation = int.from_bytes(self._entropy.token(6), "big")
         journal = await SqliteJournal.open(path, incarnation)

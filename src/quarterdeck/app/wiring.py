@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 import msgspec
 
+from quarterdeck.app.children import delegating
 from quarterdeck.app.deck import Quarterdeck
 from quarterdeck.core.budget import Account
 from quarterdeck.core.contract import Limits, RunContract
 from quarterdeck.core.controls import from_rows
 from quarterdeck.core.errors import UsageError
-from quarterdeck.engine.programs import prepare
+from quarterdeck.core.specs import AgentSpec
+from quarterdeck.engine.programs import Program, prepare
 from quarterdeck.engine.services import Services
 from quarterdeck.engine.stream import Hub
+from quarterdeck.engine.workflows.program import WorkflowProgram
 from quarterdeck.gate.gate import Gate
 from quarterdeck.gate.proposals import Catalogue
 from quarterdeck.models.local import LocalModel
@@ -51,10 +54,13 @@ class Parts:
 def check_deck(deck: Quarterdeck) -> None:
     """Find what would fail at run time: raises :class:`UsageError` (``deck.invalid``) with every problem of a deck."""
     problems = []
+    deck.complete()
     for agent in deck.agents.values():
         problems += [
             f"agent {agent.name} names the tool {name!r}, which does not exist" for name in agent.tools if name not in deck.tools
         ]
+        if agent.name in deck.workflows:
+            continue
         wanted = {agent.model, *([agent.degrade.model] if agent.degrade is not None else [])}
         problems += [
             f"agent {agent.name} names the model {name!r}, which does not exist" for name in sorted(wanted - set(deck.models))
@@ -134,6 +140,13 @@ def accounts_of(deck: Quarterdeck) -> Callable[[RunContract], tuple[Account, ...
     return accounts
 
 
+def _program(deck: Quarterdeck, agent: AgentSpec) -> Program:
+    function = deck.workflows.get(agent.name)
+    if function is None:
+        return prepare(agent, [deck.tools[tool].spec for tool in agent.tools])
+    return WorkflowProgram(agent, None, {}, 0, function=function, names=deck.names, compensations=deck.compensations)
+
+
 def wire(deck: Quarterdeck, journal: Journal, insights: Insights, clock: Clock, entropy: Entropy, worker: str) -> Parts:
     """All parts of a runtime of this deck, on an open store."""
     dependencies = Dependencies(clock, entropy)
@@ -159,11 +172,12 @@ def wire(deck: Quarterdeck, journal: Journal, insights: Insights, clock: Clock, 
         clock=clock,
         entropy=entropy,
         hub=hub,
-        programs={name: prepare(agent, [deck.tools[tool].spec for tool in agent.tools]) for name, agent in deck.agents.items()},
+        programs={name: _program(deck, agent) for name, agent in deck.agents.items()},
         routes=deck.routes,
         models=deck.models,
         model_dependencies={name: dependencies.get(f"model:{name}") for name in deck.models},
         tool_dependencies={name: dependencies.get(f"tool:{name}") for name in deck.tools},
         refresh=refresh,
+        delegate=delegating(deck, gate, clock, entropy, journal),
     )
     return Parts(services, gate, hub, clock, entropy, dependencies, budget_version(deck), refresh)

@@ -1,11 +1,12 @@
 """The command line: ``quarterdeck …``.
 
 A door: it translates what a person types into what the rooms behind it already do, and what they answer into text. It decides
-nothing; the store's guards decide, so every command is as safe beside a running runtime as without one.
+nothing; the guards of the store decide, so every command is as safe beside a running runtime as without one.
 
-**Two ways to a store.** ``quarterdeck run`` becomes the owner of the store if nobody is: it starts a runtime in its own process.
-Every other command, and ``run`` itself while another process owns the file, comes as a visitor: it reads what is committed, and
-puts requests (a run, a cancel, an answer to an approval) where the owner finds them within about 50 ms.
+**One place, two kinds.** What is read and ordered is kept in the file of a store or behind a server. :mod:`~quarterdeck.cli.places` is
+the seam: commands speak to a place, and print the same from both. To a file they come as visitors: they read what is committed, and put
+requests (a run, a cancel, an answer to an approval) where the owner finds them within about 50 ms. ``quarterdeck run`` alone becomes the
+owner of the file if nobody is, and starts a runtime in its own process. To a server they come with a key, through the client.
 
 **Promises.**
 

@@ -9,15 +9,23 @@ import msgspec
 import typer
 
 from quarterdeck.app.clock import SystemClock
-from quarterdeck.app.orders import approval_of
-from quarterdeck.cli.options import ApprovalArgument, AsJson, Limit, Reason, Store
-from quarterdeck.cli.orders import decide
+from quarterdeck.cli.options import (
+    ApprovalArgument,
+    AsJson,
+    Cursor,
+    KeyFile,
+    Limit,
+    OfTenant,
+    Person,
+    Reason,
+    Server,
+    Store,
+)
+from quarterdeck.cli.places import Place, place
 from quarterdeck.cli.printing import ago, emit, fields, moment, note, safe, say, table
-from quarterdeck.cli.runs import print_order, with_json
-from quarterdeck.cli.settings import settings
-from quarterdeck.cli.storefile import reading
+from quarterdeck.cli.runs import note_more, note_waiting
+from quarterdeck.client.shapes import Approval
 from quarterdeck.core.errors import UsageError
-from quarterdeck.ports.store import ApprovalRow
 
 group = typer.Typer(help="List, show and answer approvals.", no_args_is_help=True)
 
@@ -33,7 +41,6 @@ class Wanted(StrEnum):
     ALL = "all"
 
 
-Person = Annotated[str, typer.Option("--by", metavar="NAME", help="Who answers; not whoever asked for the action.")]
 Digest = Annotated[
     str | None, typer.Option("--digest", metavar="HEX", help="The digest that was seen; refused if it has changed.")
 ]
@@ -42,31 +49,38 @@ Digest = Annotated[
 @group.command()
 def ls(
     status: Annotated[Wanted, typer.Option("--status", help="Which ones.")] = Wanted.PENDING,
+    tenant: OfTenant = None,
+    cursor: Cursor = None,
     limit: Limit = 50,
     store: Store = None,
+    server: Server = None,
+    key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """List approvals, the nearest deadline first."""
-    with reading(settings(None, store).store) as insights:
-        rows = insights.approvals(status=None if status is Wanted.ALL else status, limit=limit)
+    with place(store=store, server=server, key_file=key_file) as there:
+        page = there.approvals(status.value, tenant, cursor, limit)
     if as_json:
-        emit({"approvals": [_without_contents(row) for row in rows]})
+        emit({"approvals": page.rows, "next": page.next})
         return
     now_us = SystemClock().now_us()
     lines = [
         (row.approval, row.status, row.tool, row.tenant, row.requested_by, ago(row.expires_at_us, now_us), row.run_id)
-        for row in rows
+        for row in page.rows
     ]
     table(("APPROVAL", "STATUS", "TOOL", "TENANT", "ASKED BY", "EXPIRES", "RUN"), lines, empty="there are no such approvals")
+    note_more(page.next)
 
 
 @group.command()
-def show(approval: ApprovalArgument, store: Store = None, as_json: AsJson = False) -> None:
+def show(
+    approval: ApprovalArgument, store: Store = None, server: Server = None, key_file: KeyFile = None, as_json: AsJson = False
+) -> None:
     """Show one approval with what would be executed: the stored bytes that its digest covers."""
-    with reading(settings(None, store).store) as insights:
-        row = approval_of(insights, approval)
+    with place(store=store, server=server, key_file=key_file) as there:
+        row = there.approval(approval)
     if as_json:
-        emit({**with_json(row, "shown"), "shown_text": row.shown.decode()})
+        emit(row)
         return
     fields(
         (
@@ -82,47 +96,53 @@ def show(approval: ApprovalArgument, store: Store = None, as_json: AsJson = Fals
         )
     )
     say()
-    if not row.shown:
-        say("what would have been done was erased")
+    if row.shown_text is None:
+        say("what would have been done was erased, or is not for you to see")
         return
-    say(safe(row.shown.decode()))
+    say(safe(row.shown_text))
     say()
-    say(safe(msgspec.json.format(row.shown, indent=2).decode(), lines=True))
+    say(safe(msgspec.json.format(row.shown_text, indent=2), lines=True))
     if row.status == "pending":
-        note(f"quarterdeck approvals approve {row.approval} --by NAME --digest {row.digest}")
+        note(f"quarterdeck approvals approve {safe(row.approval)} --digest {safe(row.digest)} (beside a store: --by NAME)")
 
 
 @group.command()
 def approve(
     approval: ApprovalArgument,
-    by: Person,
+    by: Person = None,
     reason: Reason = "",
     digest: Digest = None,
     store: Store = None,
+    server: Server = None,
+    key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Approve exactly this action, once."""
-    ordered = decide(settings(None, store).store, approval, approve=True, by=by, reason=reason, digest=digest)
-    print_order(ordered, f"{approval} is approved by {safe(by)}", as_json=as_json)
+    with place(store=store, server=server, key_file=key_file) as there:
+        _print(there, there.decide(approval, approve=True, by=by, reason=reason, digest=digest), as_json=as_json)
 
 
 @group.command()
 def reject(
     approval: ApprovalArgument,
-    by: Person,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; recorded.")],
+    by: Person = None,
     digest: Digest = None,
     store: Store = None,
+    server: Server = None,
+    key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Reject this action; the model is told that it was denied."""
     if not reason.strip():
         raise UsageError("reason.missing", "a rejection needs a reason; say why with --reason")
-    ordered = decide(settings(None, store).store, approval, approve=False, by=by, reason=reason, digest=digest)
-    print_order(ordered, f"{approval} is rejected by {safe(by)}", as_json=as_json)
+    with place(store=store, server=server, key_file=key_file) as there:
+        _print(there, there.decide(approval, approve=False, by=by, reason=reason, digest=digest), as_json=as_json)
 
 
-def _without_contents(row: ApprovalRow) -> dict[str, object]:
-    built: dict[str, object] = msgspec.to_builtins(row, builtin_types=(bytes,))
-    del built["shown"]
-    return built
+def _print(there: Place, decided: Approval, *, as_json: bool) -> None:
+    if as_json:
+        emit(decided)
+        return
+    say(f"{safe(decided.approval)} is {decided.status} by {safe(decided.decided_by)}")
+    note_waiting(there)

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from quarterdeck.app.views import EventView, event_views, row_of
+from quarterdeck.app.views import row_of
 from quarterdeck.cli.printing import emit, moment, safe, say
+from quarterdeck.client.shapes import Event
 from quarterdeck.core.vocabulary import TERMINAL
 from quarterdeck.ports.store import Insights, StoredEvent
 
@@ -49,16 +50,23 @@ class EventPrinter:
         self._deltas = sys.stdout.isatty() and not as_json
         self._midline = False
 
-    def stored(self, event: StoredEvent) -> None:
-        """Print one durable event."""
-        self.break_line()
-        view = event_views([event], content=self._content)[0]
-        if self._as_json:
-            emit(as_object(view, content=self._content))
+    @property
+    def wanted(self) -> bool | None:
+        """Which contents it has a use for: all (insisting), none, or ``None``: deltas, if they may be read."""
+        return True if self._content else None if self._deltas else False
+
+    def print(self, event: Event) -> None:
+        """Print one event, or the piece of text that a delta adds."""
+        if event.kind == "model.delta":
+            self.delta(event.text)
             return
-        say(line(view))
-        if self._content and view.content is not None:
-            say(f"      {safe(msgspec.json.encode(view.content).decode())}")
+        self.break_line()
+        if self._as_json:
+            emit(as_object(event, content=self._content))
+            return
+        say(line(event))
+        if self._content and event.content is not None:
+            say(f"      {safe(msgspec.json.encode(event.content).decode())}")
 
     def delta(self, text: str) -> None:
         """Show what a model is writing, as it comes."""
@@ -73,20 +81,21 @@ class EventPrinter:
             self._midline = False
 
 
-def as_object(view: EventView, *, content: bool) -> dict[str, object]:
+def as_object(event: Event, *, content: bool) -> dict[str, object]:
     """An event as a JSON object; ``content`` only where contents were asked for."""
-    shown: dict[str, object] = {"seq": view.seq, "kind": view.kind, "at_us": view.at_us, "body": view.body}
-    return {**shown, "content": view.content} if content else shown
+    shown: dict[str, object] = {"seq": event.seq, "kind": event.kind, "at_us": event.at_us, "body": event.body}
+    return {**shown, "content": event.content} if content else shown
 
 
-def line(view: EventView) -> str:
+def line(event: Event) -> str:
     """An event as one line, without contents.
 
-    >>> line(EventView(2, "run.started", 5_000_000, {"worker": "w1", "epoch": 1}))
+    >>> line(Event(2, "run.started", 5_000_000, {"worker": "w1", "epoch": 1}))
     '   2  1970-01-01T00:00:05Z  run.started         worker=w1 epoch=1'
     """
-    told = " ".join(f"{name}={_short(value)}" for name, value in view.body.items() if name not in _LEFT_OUT)
-    return f"{view.seq:>4}  {moment(view.at_us)}  {view.kind:<18}  {safe(told)}".rstrip()
+    told = " ".join(f"{name}={_short(value)}" for name, value in event.body.items() if name not in _LEFT_OUT)
+    place, at = (f"{event.seq:>4}", moment(event.at_us)) if event.at_us is not None else ("   -", "-".ljust(20))
+    return f"{place}  {at}  {safe(event.kind):<18}  {safe(told)}".rstrip()
 
 
 def _short(value: object) -> str:

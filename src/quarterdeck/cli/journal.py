@@ -12,8 +12,7 @@ import typer
 from quarterdeck.cli.options import AsJson, RunArgument, Store
 from quarterdeck.cli.orders import erase
 from quarterdeck.cli.outcome import report
-from quarterdeck.cli.printing import emit, safe, say
-from quarterdeck.cli.runs import print_order
+from quarterdeck.cli.printing import emit, progress, safe, say
 from quarterdeck.cli.settings import settings
 from quarterdeck.cli.storefile import reading
 from quarterdeck.core.errors import OUTCOMES, Corrupt
@@ -43,9 +42,10 @@ def verify(
     """Recompute the hash chain of each journal and compare it with its run. Exits 6 if one is not what was appended."""
     runs = events = 0
     findings: list[Finding] = []
-    with reading(settings(None, store).store) as insights:
+    with reading(settings(None, store).store) as insights, progress("runs checked") as step:
         for run_id in run or _every_run(insights):
             runs += 1
+            step(runs)
             try:
                 events += verify_run(insights, run_id)
             except Corrupt as error:
@@ -70,7 +70,11 @@ def erase_run(
     path = settings(None, store).store
     if not yes and sys.stdin.isatty():
         typer.confirm(f"destroy all contents of run {safe(run)} for good?", abort=True, err=True)
-    print_order(erase(path, run), f"the contents of run {safe(run)} are erased", as_json=as_json)
+    erase(path, run)
+    if as_json:
+        emit({"run_id": run, "done": "erased"})
+    else:
+        say(f"the contents of run {safe(run)} are erased")
 
 
 def _every_run(insights: Insights) -> Iterator[str]:

@@ -25,20 +25,42 @@ Store = Annotated[
         "--store", metavar="STORE", help="A path or sqlite:///path. Else QUARTERDECK_STORE, ./quarterdeck.toml, quarterdeck.db."
     ),
 ]
+Server = Annotated[
+    str | None,
+    typer.Option("--server", metavar="URL", help="A server in place of a store. Else QUARTERDECK_SERVER, ./quarterdeck.toml."),
+]
+KeyFile = Annotated[
+    str | None, typer.Option("--key-file", metavar="FILE", help="Holds the key for the server. Else QUARTERDECK_KEY.")
+]
 Content = Annotated[bool, typer.Option("--content", help="Show contents too: arguments, results, messages.")]
 Follow = Annotated[bool, typer.Option("--follow", help="Print events until the run has ended. Ctrl-C leaves; the run goes on.")]
-By = Annotated[str, typer.Option("--by", metavar="NAME", help="Who decides this; recorded.")]
+By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who decides this; recorded. A server knows it by the key.")]
+Person = Annotated[
+    str | None,
+    typer.Option("--by", metavar="NAME", help="Who answers, not whoever asked for it. A server knows it by the key."),
+]
+Cursor = Annotated[str | None, typer.Option("--cursor", metavar="NEXT", help="Go on where the previous page ended.")]
+OfTenant = Annotated[str | None, typer.Option("--tenant", metavar="NAME", help="Only those of this tenant.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; recorded.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=1_000, help="At most so many.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 ApprovalArgument = Annotated[str, typer.Argument(metavar="APPROVAL", help="The approval's id.")]
 
 Input = Annotated[str, typer.Option("--input", metavar="JSON|@FILE|-", help="The payload: JSON, a file, or stdin.")]
-Tenant = Annotated[str, typer.Option("--tenant", metavar="NAME", help="On behalf of this tenant.")]
-User = Annotated[
-    str, typer.Option("--user", metavar="NAME", help="On behalf of this user, who cannot approve the run's actions.")
+Tenant = Annotated[
+    str | None, typer.Option("--tenant", metavar="NAME", help="On behalf of this tenant; by default the key's, or default.")
 ]
-Key = Annotated[str | None, typer.Option("--key", metavar="KEY", help="Idempotency key: same key and input, same run.")]
+User = Annotated[
+    str | None,
+    typer.Option(
+        "--user",
+        metavar="NAME",
+        help="On behalf of this user, who cannot approve the run's actions; by default the key's, or anonymous.",
+    ),
+]
+Key = Annotated[
+    str | None, typer.Option("--idempotency-key", metavar="TEXT", help="The same with the same input means the same run.")
+]
 Correlation = Annotated[str | None, typer.Option("--correlation", metavar="ID", help="Correlation id; by default the run's.")]
 ModeOption = Annotated[Mode | None, typer.Option("--mode", help="How the run lives over time; by default the route's first.")]
 Timeout = Annotated[

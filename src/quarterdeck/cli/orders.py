@@ -1,4 +1,4 @@
-"""Orders given to a store as a visitor, and what became of them. What an order is, :mod:`quarterdeck.app.orders` says."""
+"""Orders given to a store as a visitor. What an order is, :mod:`quarterdeck.app.orders` says; each is durable when it returns."""
 
 from __future__ import annotations
 
@@ -6,64 +6,36 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
-import msgspec
-
 from quarterdeck.app.clock import SystemClock
 from quarterdeck.app.orders import Orders
-from quarterdeck.app.views import row_of
 from quarterdeck.cli.storefile import ask_store, reading
 from quarterdeck.core.canonical import Json
 from quarterdeck.core.commit import Applied, Op, Refused
-from quarterdeck.store.sqlite.opening import owner_of
 
 
-class Ordered(msgspec.Struct, frozen=True):
-    """An order that is durable, and the status of its run then. ``owner`` is the process that acts on it; without one the order
-    waits for the next runtime."""
-
-    run_id: str
-    done: str
-    owner: int | None
-    status: str
-
-
-def cancel(path: Path, run_id: str, *, by: str, reason: str) -> Ordered:
+def cancel(path: Path, run_id: str, *, by: str, reason: str) -> None:
     """Stop a run; see :meth:`Orders.cancel`."""
-
-    async def order(orders: Orders) -> str:
-        await orders.cancel(run_id, by=by, reason=reason)
-        return run_id
-
-    return _ordered(path, "cancel", order)
+    _give(path, lambda orders: orders.cancel(run_id, by=by, reason=reason))
 
 
-def decide(path: Path, approval: str, *, approve: bool, by: str, reason: str, digest: str | None) -> Ordered:
+def decide(path: Path, approval: str, *, approve: bool, by: str, reason: str, digest: str | None) -> None:
     """Answer one approval; see :meth:`Orders.decide`."""
-
-    async def order(orders: Orders) -> str:
-        return (await orders.decide(approval, approve=approve, by=by, reason=reason, digest=digest)).run_id
-
-    return _ordered(path, "approved" if approve else "rejected", order)
+    _give(path, lambda orders: orders.decide(approval, approve=approve, by=by, reason=reason, digest=digest))
 
 
-def resolve(path: Path, run_id: str, call: str, *, done: bool, by: str, result: Json) -> Ordered:
+def resolve(path: Path, run_id: str, call: str, *, done: bool, by: str, result: Json) -> None:
     """Say how an unknown effect ended; see :meth:`Orders.resolve`."""
-
-    async def order(orders: Orders) -> str:
-        await orders.resolve(run_id, call, done=done, by=by, result=result)
-        return run_id
-
-    return _ordered(path, "succeeded" if done else "failed", order)
+    _give(path, lambda orders: orders.resolve(run_id, call, done=done, by=by, result=result))
 
 
-def erase(path: Path, run_id: str) -> Ordered:
+def switch(path: Path, name: str, *, on: bool) -> None:
+    """Set or clear a switch; see :meth:`Orders.switch`."""
+    _give(path, lambda orders: orders.switch(name, on=on))
+
+
+def erase(path: Path, run_id: str) -> None:
     """Destroy the contents of a run that has ended; see :meth:`Orders.erase`."""
-
-    async def order(orders: Orders) -> str:
-        await orders.erase(run_id)
-        return run_id
-
-    return _ordered(path, "erased", order)
+    _give(path, lambda orders: orders.erase(run_id))
 
 
 def visiting(path: Path) -> Callable[[Op], Coroutine[None, None, Applied | Refused]]:
@@ -75,8 +47,6 @@ def visiting(path: Path) -> Callable[[Op], Coroutine[None, None, Applied | Refus
     return apply
 
 
-def _ordered(path: Path, done: str, order: Callable[[Orders], Coroutine[None, None, str]]) -> Ordered:
-    """Give one order; it names the run that it is about."""
+def _give(path: Path, order: Callable[[Orders], Coroutine[None, None, object]]) -> None:
     with reading(path) as insights:
-        run_id = asyncio.run(order(Orders(visiting(path), insights, SystemClock())))
-        return Ordered(run_id, done, owner_of(path), row_of(insights, run_id).status)
+        asyncio.run(order(Orders(visiting(path), insights, SystemClock())))

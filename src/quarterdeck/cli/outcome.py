@@ -68,7 +68,9 @@ def run_command(arguments: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     from quarterdeck.cli.commands import app
+    from quarterdeck.cli.completion import prepare
 
+    prepare()
     as_json = "--json" in arguments
     try:
         code: int | None = app(args=arguments, prog_name="quarterdeck", standalone_mode=False)

@@ -9,12 +9,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SHOWN_EVERY_S = 0.1
 _UNITS = ((172_800, 86_400, "d"), (7_200, 3_600, "h"), (120, 60, "min"), (0, 1, "s"))
 
 
@@ -89,6 +92,27 @@ def fields(pairs: Iterable[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
         say(f"{name.ljust(width)}  {value}")
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int], None]]:
+    """Count long work on stderr, if that is a terminal: one line that is written over, and is gone at the end."""
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    shown_at_s = 0.0
+
+    def step(count: int) -> None:
+        nonlocal shown_at_s
+        now_s = time.monotonic()
+        if now_s - shown_at_s >= _SHOWN_EVERY_S:
+            shown_at_s = now_s
+            print(f"\r{count} {what}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield step
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _hexed(value: object) -> object:

@@ -20,33 +20,18 @@ from quarterdeck.app.clock import SystemClock, SystemEntropy
 from quarterdeck.app.deck import Quarterdeck
 from quarterdeck.app.orders import Orders
 from quarterdeck.app.runtime import RunHandle, Runtime
-from quarterdeck.app.views import RunResult, is_at_rest, result_of, row_of
+from quarterdeck.app.views import is_at_rest, result_of, row_of
 from quarterdeck.app.wiring import budget_version, check_deck
-from quarterdeck.cli.following import EventPrinter, stored_until_end
+from quarterdeck.cli.following import stored_until_end
 from quarterdeck.cli.orders import visiting
+from quarterdeck.cli.places import shaping
+from quarterdeck.cli.places.verbs import Ended, Watching
 from quarterdeck.cli.printing import note
 from quarterdeck.cli.storefile import reading
 from quarterdeck.core.contract import Envelope
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.ports.store import StoredEvent
 from quarterdeck.store.sqlite.opening import incarnation_of, owner_of
-
-
-@dataclass(frozen=True, slots=True)
-class Watching:
-    """How a run is watched: ``follow`` prints its events until it has ended, else it is awaited until it rests."""
-
-    printer: EventPrinter
-    follow: bool
-    timeout_s: float | None = None
-
-
-@dataclass(slots=True)
-class Ended:
-    """How the run stands when the watching has ended, and whether somebody ended it before the run came to rest."""
-
-    result: RunResult
-    interrupted: bool = False
 
 
 @dataclass(slots=True)
@@ -113,7 +98,7 @@ async def _as_owner(deck: Quarterdeck, path: Path, envelope: Envelope, watching:
         if tasks[0] not in done:
             note("this runtime stops; what it is doing may come to rest first (Ctrl-C: at once)")
     with reading(path) as insights:
-        return Ended(result_of(insights, handle.id), tasks[2] in done)
+        return Ended(shaping.result(result_of(insights, handle.id)), tasks[2] in done)
 
 
 async def _until_fault(runtime: Runtime, run_id: str) -> None:
@@ -129,11 +114,16 @@ async def _watch(runtime: Runtime, handle: RunHandle, watching: Watching) -> Non
     try:
         async for entry in runtime.follow(handle.id):
             if entry.seq:
-                watching.printer.stored(StoredEvent(entry.seq, entry.body, entry.payload, None, b""))
+                _print(watching, StoredEvent(entry.seq, entry.body, entry.payload, None, b""))
             else:
                 watching.printer.delta(entry.delta)
     except BrokenPipeError:
         return  # nobody reads any more; the runtime still stops in order
+
+
+def _print(watching: Watching, stored: StoredEvent) -> None:
+    for event in shaping.events([stored], content=True):  # the printer leaves out what is not wanted
+        watching.printer.print(event)
 
 
 def _as_visitor(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Watching) -> Ended:
@@ -147,7 +137,7 @@ def _as_visitor(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Wat
             for stored in stored_until_end(insights, run_id, 0, follow=True):
                 if stored is not None:
                     if watching.follow:
-                        watching.printer.stored(stored)
+                        _print(watching, stored)
                 elif time.monotonic() > give_up_s or (not watching.follow and is_at_rest(row_of(insights, run_id))):
                     break
                 elif owner is not None and owner_of(path) is None:
@@ -155,14 +145,14 @@ def _as_visitor(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Wat
                     note("the process that owned the store has ended; the run goes on when a runtime starts")
         except KeyboardInterrupt:
             interrupted = True
-        return Ended(result_of(insights, run_id), interrupted)
+        return Ended(shaping.result(result_of(insights, run_id)), interrupted)
 
 
 def _admit(deck: Quarterdeck, path: Path, envelope: Envelope) -> tuple[str, bool]:
     """Make the run a committed row beside its owner, under the policy set that the owner has in force; its id, and if it was there."""
     specs = {name: tool.spec for name, tool in deck.tools.items()}
     clock = SystemClock()
-    admission = Admission(deck.routes, deck.agents, specs, clock, SystemEntropy())
+    admission = Admission(deck.name, deck.routes, deck.agents, specs, clock, SystemEntropy())
     with reading(path) as insights:
         facts = {row.name: row.value for row in insights.facts()}
         version = facts.get("policy", "")[:16]  # as much of it as the gate records in its decisions

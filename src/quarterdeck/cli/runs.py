@@ -8,14 +8,25 @@ import msgspec
 import typer
 
 from quarterdeck.app.clock import SystemClock
-from quarterdeck.app.views import RunResult, run_view
-from quarterdeck.cli.following import EventPrinter, stored_until_end
-from quarterdeck.cli.options import AsJson, By, Content, Follow, Limit, Reason, RunArgument, Store
-from quarterdeck.cli.orders import Ordered, cancel
+from quarterdeck.cli.following import EventPrinter
+from quarterdeck.cli.options import (
+    AsJson,
+    By,
+    Content,
+    Cursor,
+    Follow,
+    KeyFile,
+    Limit,
+    OfTenant,
+    Reason,
+    RunArgument,
+    Server,
+    Store,
+)
+from quarterdeck.cli.places import Place, RunFilter, place
 from quarterdeck.cli.printing import ago, dollars, emit, fields, moment, note, safe, say, table
-from quarterdeck.cli.settings import settings
-from quarterdeck.cli.storefile import reading
-from quarterdeck.core.vocabulary import TERMINAL, Status
+from quarterdeck.client.shapes import RunResult
+from quarterdeck.core.vocabulary import Status
 
 group = typer.Typer(help="List, show, follow and cancel runs.", no_args_is_help=True)
 
@@ -24,17 +35,23 @@ group = typer.Typer(help="List, show, follow and cancel runs.", no_args_is_help=
 def ls(
     status: Annotated[Status | None, typer.Option("--status", help="Only runs with this status.")] = None,
     route: Annotated[str | None, typer.Option("--route", metavar="NAME", help="Only runs of this route.")] = None,
-    before: Annotated[str | None, typer.Option("--before", metavar="RUN", help="Only runs older than this one.")] = None,
+    tenant: OfTenant = None,
+    correlation: Annotated[
+        str | None, typer.Option("--correlation", metavar="ID", help="Only runs with this correlation id.")
+    ] = None,
+    cursor: Cursor = None,
     limit: Limit = 50,
     store: Store = None,
+    server: Server = None,
+    key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
-    with reading(settings(None, store).store) as insights:
-        rows = insights.runs(status=status, route=route, before=before, limit=limit)
-    following = rows[-1].run_id if len(rows) == limit else None
+    which = RunFilter(status=status and status.value, route=route, tenant=tenant, correlation_id=correlation)
+    with place(store=store, server=server, key_file=key_file) as there:
+        page = there.runs(which, cursor, limit)
     if as_json:
-        emit({"runs": rows, "next": following})
+        emit({"runs": page.rows, "next": page.next})
         return
     now_us = SystemClock().now_us()
     lines = [
@@ -47,52 +64,52 @@ def ls(
             ago(row.admitted_at_us, now_us),
             ", ".join(row.waiting_on),
         )
-        for row in rows
+        for row in page.rows
     ]
     table(("RUN", "STATUS", "CODE", "ROUTE", "TENANT", "ADMITTED", "WAITS FOR"), lines, empty="there are no such runs")
-    if following is not None:
-        note(f"older ones: --before {following}")
+    note_more(page.next)
 
 
 @group.command()
-def show(run: RunArgument, content: Content = False, store: Store = None, as_json: AsJson = False) -> None:
+def show(
+    run: RunArgument,
+    content: Content = False,
+    store: Store = None,
+    server: Server = None,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Show one run: its contract, status, spending, effects and approvals."""
-    with reading(settings(None, store).store) as insights:
-        view = run_view(insights, run)
-        asked = insights.events(run, 0, 1)[0].payload
+    with place(store=store, server=server, key_file=key_file) as there:
+        found = there.show(run, content=content)
     if as_json:
-        built = msgspec.to_builtins(view, builtin_types=(bytes,))
-        if content:
-            built["input"] = None if asked is None else msgspec.json.decode(asked)
-        else:
-            del built["result"]["text"]
-        emit(built)
+        shown = {**msgspec.structs.asdict(found.run), "contract": found.contract}
+        emit({**shown, "input": found.input} if content else shown)
         return
-    row, contract = view.row, view.contract
-    print_result(view.result, text=content)
+    row, contract = found.run, found.contract
+    print_result(RunResult.of(row), text=content)
     now_us = SystemClock().now_us()
     say()
     fields(
         (
             ("route", f"{row.route} (agent {row.agent})"),
-            ("caller", f"{row.actor} of tenant {row.tenant}"),
+            ("caller", f"{row.user} of tenant {row.tenant}"),
             ("admitted", f"{moment(row.admitted_at_us)} ({ago(row.admitted_at_us, now_us)})"),
             ("updated", f"{moment(row.updated_at_us)} ({ago(row.updated_at_us, now_us)})"),
             ("wakes", "" if row.wake_at_us is None else f"{moment(row.wake_at_us)} ({ago(row.wake_at_us, now_us)})"),
-            ("held by", f"{row.worker} (epoch {row.epoch})" if row.worker else ""),
-            ("autonomy", f"{contract['autonomy']}, risk {contract['risk']}, mode {contract['mode']}"),
-            ("limits", _counts(contract["limits"])),
-            ("tools", ", ".join(str(name) for name in _listed(contract["allowed_tools"]))),
-            ("versions", _counts(contract["version_set"])),
+            ("autonomy", f"{row.autonomy}, risk {row.risk}, mode {row.mode}"),
+            ("limits", _counts(row.limits)),
+            ("tools", ", ".join(str(name) for name in _listed(contract.get("allowed_tools")))),
+            ("versions", _counts(row.versions)),
             ("correlation", row.correlation_id),
-            ("journal", f"{row.seq} events, head {row.head.hex()[:16]}, turn {view.turn}"),
-            ("approvals", ", ".join(f"{name} {outcome}" for name, outcome in view.approvals.items())),
-            ("open effects", ", ".join(view.open_effects)),
-            ("unknown effects", ", ".join(view.unknown_effects)),
-            ("input", asked.decode() if content and asked is not None else ""),
+            ("journal", f"{row.seq} events, turn {row.turn}"),
+            ("approvals", ", ".join(f"{name} {outcome}" for name, outcome in row.approvals.items())),
+            ("open effects", ", ".join(row.open_effects)),
+            ("unknown effects", ", ".join(row.unknown_effects)),
+            ("input", msgspec.json.encode(found.input).decode() if content else ""),
         )
     )
-    for call in view.unknown_effects:
+    for call in row.unknown_effects:
         note(f"find out whether {call} happened, then: quarterdeck effects resolve {run} {call} --done|--not-done --by NAME")
 
 
@@ -103,32 +120,48 @@ def events(
     follow: Follow = False,
     content: Content = False,
     store: Store = None,
+    server: Server = None,
+    key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the journal of a run, one event a line (with --json: JSON Lines)."""
     printer = EventPrinter(content=content, as_json=as_json)
-    with reading(settings(None, store).store) as insights:
-        for stored in stored_until_end(insights, run, after, follow=follow):
-            if stored is not None:
-                printer.stored(stored)
+    with place(store=store, server=server, key_file=key_file) as there:
+        for event in there.events(run, after, follow=follow, content=content):
+            printer.print(event)
 
 
 @group.command(name="cancel")
-def cancel_run(run: RunArgument, by: By = "operator", reason: Reason = "", store: Store = None, as_json: AsJson = False) -> None:
+def cancel_run(
+    run: RunArgument,
+    by: By = None,
+    reason: Reason = "",
+    store: Store = None,
+    server: Server = None,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Stop a run: from now on nothing that it proposes is done. Harmless when repeated."""
-    ordered = cancel(settings(None, store).store, run, by=by, reason=reason)
-    text = f"run {safe(run)} has ended: {ordered.status}" if ordered.status in TERMINAL else f"run {safe(run)} is being cancelled"
-    print_order(ordered, text, as_json=as_json)
+    with place(store=store, server=server, key_file=key_file) as there:
+        found = there.cancel(run, by=by, reason=reason)
+        if as_json:
+            emit(found)
+            return
+        say(f"run {safe(run)} has ended: {found.status}" if found.done else f"run {safe(run)} is being cancelled")
+        if not found.done:
+            note_waiting(there)
 
 
-def print_order(ordered: Ordered, text: str, *, as_json: bool) -> None:
-    """Say that an order is durable, and who will act on it."""
-    if as_json:
-        emit(ordered)
-        return
-    say(text)
-    if ordered.owner is None and ordered.status not in TERMINAL:
+def note_waiting(there: Place) -> None:
+    """Say so, if nobody is there who acts on what was ordered."""
+    if not there.driven:
         note("no runtime is up on this store: the run goes on when one starts")
+
+
+def note_more(cursor: str | None) -> None:
+    """Say how to go on with a list."""
+    if cursor is not None:
+        note(f"there are more: --cursor {cursor}")
 
 
 def print_result(result: RunResult, *, text: bool) -> None:
@@ -153,15 +186,6 @@ def print_result(result: RunResult, *, text: bool) -> None:
         if amount
     )
     fields((("effects", effects), ("spent", spent)))
-
-
-def with_json(value: msgspec.Struct, *names: str) -> dict[str, object]:
-    """A struct as a JSON object in which the named fields, which hold JSON as bytes, are JSON."""
-    built: dict[str, object] = msgspec.to_builtins(value, builtin_types=(bytes,))
-    for name in names:
-        held = built[name]
-        built[name] = msgspec.json.decode(held) if isinstance(held, bytes) and held else None
-    return built
 
 
 def _counts(value: object) -> str:

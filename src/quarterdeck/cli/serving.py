@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -23,9 +23,10 @@ from quarterdeck.cli.options import AsJson, Store
 from quarterdeck.cli.printing import emit, note
 from quarterdeck.cli.settings import Settings, settings
 from quarterdeck.core.errors import UsageError
-from quarterdeck.server.identity import Authenticator, Chain, KeyAuthenticator, LoopbackAnonymous, ensure_first_admin
-from quarterdeck.server.identity.issuer import OidcAuthenticator, OidcSettings
 from quarterdeck.server.settings import Settings as ServerSettings
+
+if TYPE_CHECKING:
+    from quarterdeck.server.identity.issuer import OidcSettings
 
 VARIABLES = "QUARTERDECK_SERVER_"
 WATCHED = (".py", ".md", ".cedar", ".toml", ".sql")
@@ -121,6 +122,8 @@ def oidc_settings(table: Mapping[str, object] | None) -> OidcSettings | None:
     """The identity provider of a file's table, if it has one; raises :class:`UsageError` (``config.invalid``)."""
     if table is None:
         return None
+    from quarterdeck.server.identity.issuer import OidcSettings
+
     try:
         return msgspec.convert(table, OidcSettings)
     except msgspec.ValidationError as error:
@@ -130,6 +133,8 @@ def oidc_settings(table: Mapping[str, object] | None) -> OidcSettings | None:
 async def _serve(chosen: Settings, door: ServerSettings, *, as_json: bool) -> None:
     from quarterdeck.server import create_app, listen
     from quarterdeck.server import serve as serve_door
+    from quarterdeck.server.identity import Authenticator, Chain, KeyAuthenticator, LoopbackAnonymous, ensure_first_admin
+    from quarterdeck.server.identity.issuer import OidcAuthenticator
 
     deck, oidc = chosen.deck(), oidc_settings(chosen.file.oidc)
     listener = listen(door)  # before the store: an address that is taken stops nobody's runs

@@ -1,10 +1,10 @@
-"""Which deck and which store a command means: flags, then ``QUARTERDECK_*`` variables, then ``quarterdeck.toml``.
+"""Which deck, and which store or server a command means: flags, then ``QUARTERDECK_*`` variables, then ``quarterdeck.toml``.
 
 A key that is not known is an error, because a misspelt one would be a setting that silently is not made::
 
     [quarterdeck]
     app = "support.agents:deck"
-    store = "sqlite:///support.db"
+    store = "sqlite:///support.db"  # or: server = "https://deck.example", for everything but what needs the file itself
 
     [server]  # every field of quarterdeck.server.Settings; also QUARTERDECK_SERVER_PORT=8400 and so on
     port = 8400
@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from quarterdeck.app.runtime import DEFAULT_STORE, store_path
+from quarterdeck.cli.printing import note
 from quarterdeck.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,11 +40,16 @@ if TYPE_CHECKING:
 FILE = "quarterdeck.toml"
 APP_VARIABLE = "QUARTERDECK_APP"
 STORE_VARIABLE = "QUARTERDECK_STORE"
+SERVER_VARIABLE = "QUARTERDECK_SERVER"
+KEY_VARIABLE = "QUARTERDECK_KEY"
+MAX_KEY_BYTES = 16_384
+"""A longer key file is another file."""
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     app: str | None = None
     store: str | None = None
+    server: str | None = None
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,13 +96,49 @@ def settings(app: str | None, store: str | None) -> Settings:
     return Settings(app, store_path(store), folder, tables)
 
 
+def server_of(file: File, store: str | None, server: str | None, *, app: str | None = None) -> str | None:
+    """The server that a command goes to, or ``None``: then it goes to the store. The first of flags, variables and file that names
+    one of the two says which; one that names both is an error (``config.place``). ``app`` is a flag that means this machine.
+    """
+    places = (
+        ("flags", store or app, server),
+        ("variables", os.environ.get(STORE_VARIABLE), os.environ.get(SERVER_VARIABLE)),
+        (FILE, file.quarterdeck.store, file.quarterdeck.server),
+    )
+    for where, here, there in places:
+        if here and there:
+            said = f"{where} name both a server and a store or deck of this machine; say with --server or --store which is meant"
+            raise UsageError("config.place", said)
+        if here or there:
+            return there or None
+    return None
+
+
+def key_of(key_file: str | None) -> str | None:
+    """The key for a server: from a file, else from ``QUARTERDECK_KEY``. It is never a flag's value, which every process could read."""
+    if key_file is None:
+        return os.environ.get(KEY_VARIABLE, "").strip() or None
+    try:
+        with Path(key_file).open("rb") as file:
+            text = file.read(MAX_KEY_BYTES + 1).decode("ascii", "replace").strip()
+            open_to_others = os.fstat(file.fileno()).st_mode & 0o077
+    except OSError as error:
+        # The name is not repeated: it may be the key itself, given by mistake.
+        raise UsageError("config.key", f"the key file cannot be read: {error.strerror or 'no such file'}") from None
+    if not text or len(text) > MAX_KEY_BYTES or len(text.split()) != 1:
+        raise UsageError("config.key", "the key file holds no key; it has one line, the key")
+    if open_to_others and Path(key_file).is_file():
+        note("the key file can be read by others on this machine; chmod 600 it")
+    return text
+
+
 def _read(file: Path) -> File:
     try:
         return msgspec.convert(tomllib.loads(file.read_text("utf-8")), File)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError("config.invalid", f"{file} is not TOML: {error}") from None
     except msgspec.ValidationError as error:
-        said = f"{file}: {error}; it may have [quarterdeck] with app and store, [server], [oidc], [log]"
+        said = f"{file}: {error}; it may have [quarterdeck] with app, store and server, [server], [oidc], [log]"
         raise UsageError("config.invalid", said) from None
 
 

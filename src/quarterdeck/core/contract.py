@@ -125,10 +125,15 @@ class VersionSet(msgspec.Struct, frozen=True, omit_defaults=True):
     tool_schema: str
     harness: str
     retriever: str | None = None
+    program: str | None = None
 
 
 class RunContract(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Everything that must be known before the first model call; stored by the admission's commit, immutable afterwards."""
+    """Everything that must be known before the first model call; stored by the admission's commit, immutable afterwards.
+
+    Three parties: ``actor`` is the person on whose behalf it runs, ``submitted_by`` who was authenticated when it was asked for (empty
+    where nobody had to be), ``service`` the identity under which its agent acts towards tools.
+    """
 
     run_id: str
     trace_id: str
@@ -153,6 +158,8 @@ class RunContract(msgspec.Struct, frozen=True, omit_defaults=True):
     thread_id: str | None = None
     ordering_key: str | None = None
     parent_run_id: str | None = None
+    submitted_by: str = ""
+    service: str = ""
     priority: str = "standard"
     depth: int = 0
     hops: int = 0

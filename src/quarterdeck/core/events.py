@@ -15,6 +15,7 @@ import msgspec
 from quarterdeck.core.contract import RunContract
 from quarterdeck.core.errors import Corrupt
 from quarterdeck.core.labels import Labels
+from quarterdeck.core.steps import StepKind
 from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, Ruling, Status, StopReason
 
 
@@ -56,10 +57,11 @@ class RunFinished(_Event, frozen=True, tag="run.finished"):
 
 
 class CancelRequested(_Event, frozen=True, tag="run.cancel_requested"):
-    """Somebody wants the run to stop; no intent commits after this one."""
+    """Somebody wants the run to stop; no intent commits after this one, but those that undo: unless not to ``compensate``."""
 
     by: str
     reason: str
+    compensate: bool = True
 
 
 class GateDecided(_Event, frozen=True, tag="gate.decided"):
@@ -191,6 +193,81 @@ class ApprovalDecided(_Event, frozen=True, tag="approval.decided"):
     reason: str = ""
 
 
+class StepProposed(_Event, frozen=True, tag="step.proposed"):
+    """A workflow asks for a step. Payload: its arguments.
+
+    ``due_us`` is when a timer fires or a wait ends; ``undoes`` the call that this step compensates.
+    """
+
+    call: str
+    step: StepKind
+    name: str
+    digest: str
+    due_us: int | None = None
+    undoes: str = ""
+
+
+class StepClosed(_Event, frozen=True, tag="step.closed"):
+    """How a step of a workflow ended that is no model or tool call. Payload: what the workflow is given."""
+
+    call: str
+    status: ReceiptStatus
+    code: str = ""
+    attempts: int = 1
+
+
+class ChildOpened(_Event, frozen=True, tag="child.opened"):
+    """A run is delegated to: it is, or is about to be, admitted under this id, and may consume ``share`` of what this run may."""
+
+    call: str
+    run_id: str
+    route: str
+    share: dict[str, int] = {}
+
+
+class ChildEnded(_Event, frozen=True, tag="child.ended"):
+    """A child run has ended, and what it consumed. Payload: its output."""
+
+    call: str
+    run_id: str
+    status: Status
+    reason: StopReason
+    code: str
+    spent: dict[str, int] = {}
+
+
+class SignalReceived(_Event, frozen=True, tag="signal.received"):
+    """Somebody sent the run a message. Payload: its contents."""
+
+    name: str
+    by: str = ""
+
+
+class RunPaused(_Event, frozen=True, tag="run.paused"):
+    """An operator lets the run begin nothing new."""
+
+    by: str
+    reason: str = ""
+
+
+class RunResumed(_Event, frozen=True, tag="run.resumed"):
+    """An operator lets the run go on: after a pause, with other code after a divergence, or to try once more what was stuck.
+
+    ``done``: it was done by hand.
+    """
+
+    by: str
+    reason: str = ""
+    done: bool = False
+
+
+class ReplayDiverged(_Event, frozen=True, tag="replay.diverged"):
+    """Executed again, the workflow asked for something else than is recorded; nothing was done. Both sides, without contents."""
+
+    recorded: str
+    proposed: str
+
+
 Event = (
     RunAdmitted
     | RunStarted
@@ -207,6 +284,14 @@ Event = (
     | BudgetMoved
     | ApprovalRequested
     | ApprovalDecided
+    | StepProposed
+    | StepClosed
+    | ChildOpened
+    | ChildEnded
+    | SignalReceived
+    | RunPaused
+    | RunResumed
+    | ReplayDiverged
 )
 """Every event that a journal can hold."""
 

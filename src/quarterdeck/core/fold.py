@@ -12,10 +12,13 @@ from typing import Any
 
 from quarterdeck.core import events as ev
 from quarterdeck.core.errors import Corrupt
-from quarterdeck.core.state import ApprovalMark, CallMark, OpenEffect, RunState, TurnMark
+from quarterdeck.core.state import ApprovalMark, CallMark, ChildMark, OpenEffect, RunState, TurnMark
+from quarterdeck.core.steps import MARKERS, StepKind
 from quarterdeck.core.transitions import successor
 from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, Ruling
 
+CHILD_SPENDING = frozenset({"model_calls", "tool_calls", "tokens", "cost_microusd", "retries"})
+"""What a child consumes counts for its parent as well, in these dimensions."""
 DENIAL_TOKENS = 24
 """What a denial's message to the model is counted as."""
 
@@ -100,17 +103,21 @@ def _decided(state: RunState, event: ev.GateDecided) -> None:
     if mark.ruling is None:
         state.digests[event.digest] = state.digests.get(event.digest, 0) + 1
     mark.ruling, mark.reasons = event.ruling, event.reasons
-    if event.ruling is Ruling.DENY:
+    if mark.kind is not None:
+        if event.ruling is Ruling.DENY:
+            _answered(state, event.call)
+    elif event.ruling is Ruling.DENY:
         mark.closed = ReceiptStatus.FAILED
         state.pending.pop(event.call, None)
         state.turns[-1].tokens += DENIAL_TOKENS
 
 
 def _model_opened(state: RunState, event: ev.ModelOpened) -> None:
-    state.calls.clear()
-    state.pending.clear()
-    state.replied = False
-    state.model_failed = ""
+    if event.call not in state.calls:  # a turn of the agent loop begins; in a workflow, a model call is one step of many
+        state.calls.clear()
+        state.pending.clear()
+        state.replied = False
+        state.model_failed = ""
     state.open[event.call] = OpenEffect(
         event.call,
         event.model,
@@ -131,6 +138,9 @@ def _model_closed(state: RunState, event: ev.ModelClosed) -> None:
     _spend(state, "tokens", tokens)
     _spend(state, "cost_microusd", event.cost_microusd)
     _spend(state, "retries", event.attempts - 1)
+    if event.call in state.calls:
+        _answered(state, event.call)
+        return
     if event.status is not ReceiptStatus.SUCCEEDED:
         state.model_failed = event.code
         state.model_failures += 1
@@ -167,8 +177,9 @@ def _tool_closed(state: RunState, event: ev.ToolClosed) -> None:
     _spend(state, "tool_calls", 1)
     _spend(state, "cost_microusd", event.cost_microusd)
     _spend(state, "retries", event.attempts - 1)
+    mark = state.calls.get(event.call)
     if event.status is ReceiptStatus.SUCCEEDED:
-        state.effects.succeeded += 1
+        _succeeded(state, mark)
         state.succeeded_tools.add(effect.name)
     elif event.status is ReceiptStatus.FAILED:
         state.effects.failed += 1
@@ -177,10 +188,14 @@ def _tool_closed(state: RunState, event: ev.ToolClosed) -> None:
         state.unknown.add(event.call)
     if event.labels is not None:
         state.labels = state.labels.joined(event.labels)
-    if (mark := state.calls.get(event.call)) is not None:
-        mark.closed = event.status
+    if mark is None:
+        return
+    mark.closed = event.status
+    if mark.kind is None:
         state.pending.pop(event.call, None)
         state.turns[-1].tokens += event.tokens
+    elif event.status is not ReceiptStatus.UNKNOWN:
+        _answered(state, event.call)
 
 
 def _reopened(state: RunState, event: ev.EffectReopened) -> None:
@@ -194,17 +209,21 @@ def _resolved(state: RunState, event: ev.EffectResolved) -> None:
     if event.call in state.unknown and event.status is not ReceiptStatus.UNKNOWN:
         state.unknown.discard(event.call)
         state.effects.unknown -= 1
+        mark = state.calls.get(event.call)
         if event.status is ReceiptStatus.SUCCEEDED:
-            state.effects.succeeded += 1
+            _succeeded(state, mark)
         else:
             state.effects.failed += 1
         if event.labels is not None:
             state.labels = state.labels.joined(event.labels)
-        if (mark := state.calls.get(event.call)) is not None:
+        if mark is not None:
             mark.closed = event.status
-            state.turns[-1].tokens += event.tokens
             if event.status is ReceiptStatus.SUCCEEDED:
                 state.succeeded_tools.add(mark.tool)
+            if mark.kind is None:
+                state.turns[-1].tokens += event.tokens
+            else:
+                _answered(state, event.call)
 
 
 def _moved(state: RunState, event: ev.BudgetMoved) -> None:
@@ -233,13 +252,80 @@ def _approval_decided(state: RunState, event: ev.ApprovalDecided) -> None:
         approval.outcome, approval.by = event.outcome, event.by
 
 
+def _proposed(state: RunState, event: ev.StepProposed) -> None:
+    if event.step not in MARKERS:
+        mark = CallMark(event.name, "", kind=event.step, undoes=event.undoes)
+        state.calls[event.call] = state.pending[event.call] = mark
+
+
+def _step_closed(state: RunState, event: ev.StepClosed) -> None:
+    mark = state.calls.get(event.call)
+    if mark is None:
+        raise Corrupt("journal.receipt", f"step {event.call} was closed but never proposed; the journal is not trustworthy")
+    undone = mark.kind is not StepKind.STUCK or event.code == "done"  # what is stuck is tried again, unless a person has done it
+    if mark.undoes and undone and event.status is ReceiptStatus.SUCCEEDED:
+        state.effects.compensated += 1
+    _answered(state, event.call)
+
+
+def _child_opened(state: RunState, event: ev.ChildOpened) -> None:
+    _release(state, event.call)
+    state.children[event.call] = ChildMark(event.run_id, event.share)
+    state.spent["delegations"] = state.spent.get("delegations", 0) + 1
+    for dimension, amount in event.share.items():
+        state.spent[dimension] = state.spent.get(dimension, 0) + amount
+    if (mark := state.calls.get(event.call)) is not None:
+        mark.opened = True
+
+
+def _child_ended(state: RunState, event: ev.ChildEnded) -> None:
+    child = state.children.pop(event.call, None)
+    if child is None:
+        raise Corrupt("journal.receipt", f"child {event.call} has ended but was never opened; the journal is not trustworthy")
+    for dimension in {**child.share, **event.spent}:
+        if dimension in CHILD_SPENDING:
+            consumed = event.spent.get(dimension, 0) - child.share.get(dimension, 0)
+            state.spent[dimension] = state.spent.get(dimension, 0) + consumed
+    _answered(state, event.call)
+
+
+def _paused(state: RunState, event: ev.RunPaused) -> None:
+    state.paused = True
+
+
+def _resumed(state: RunState, event: ev.RunResumed) -> None:
+    state.paused = False
+    state.resumes += 1
+
+
+def _unchanged(state: RunState, event: ev.SignalReceived | ev.ReplayDiverged) -> None:
+    """What is only told."""
+
+
+def _answered(state: RunState, call: str) -> None:
+    """A workflow's step has its answer: nothing of it is kept, so that the ten-thousandth costs what the tenth does."""
+    state.calls.pop(call, None)
+    state.pending.pop(call, None)
+
+
+def _succeeded(state: RunState, mark: CallMark | None) -> None:
+    if mark is not None and mark.undoes:
+        state.effects.compensated += 1
+    else:
+        state.effects.succeeded += 1
+
+
 def _close(state: RunState, call: str) -> OpenEffect:
     effect = state.open.pop(call, None)
     if effect is None:
         raise Corrupt("journal.receipt", f"a receipt for {call} has no open intent; the journal is not trustworthy")
+    _release(state, call)
+    return effect
+
+
+def _release(state: RunState, call: str) -> None:
     for dimension, amount in state.reserves.pop(call, {}).items():
         state.reserved[dimension] -= amount
-    return effect
 
 
 def _spend(state: RunState, dimension: str, amount: int) -> None:
@@ -264,4 +350,12 @@ _APPLY: dict[type, Callable[[RunState, Any], None]] = {
     ev.BudgetMoved: _moved,
     ev.ApprovalRequested: _approval_requested,
     ev.ApprovalDecided: _approval_decided,
+    ev.StepProposed: _proposed,
+    ev.StepClosed: _step_closed,
+    ev.ChildOpened: _child_opened,
+    ev.ChildEnded: _child_ended,
+    ev.SignalReceived: _unchanged,
+    ev.RunPaused: _paused,
+    ev.RunResumed: _resumed,
+    ev.ReplayDiverged: _unchanged,
 }

@@ -28,7 +28,11 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
-    """What a decision is judged by, beside the run's state. ``exhausted`` names a shared account that could not give a slice."""
+    """What a decision is judged by, beside the run's state. ``exhausted`` names a shared account that could not give a slice.
+
+    ``undoes``: it compensates a step of this run. Then neither a cancel, nor the deadline, nor the run's own limits stand against it, and
+    nobody is asked because of its autonomy or mode: what it takes back was allowed.
+    """
 
     now_us: int
     controls: Controls
@@ -37,6 +41,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     approval_id: str | None = None
     exhausted: str | None = None
     degrade: Degrade | None = None
+    undoes: bool = False
 
 
 _ALLOW = Decision(Ruling.ALLOW)
@@ -48,7 +53,7 @@ def _deny(code: str, *, stops: bool = False) -> Decision:
 
 def screen(proposal: Proposal, state: RunState, facts: Facts) -> Decision | None:
     """Every check before policy: the denial (or degradation) that applies, or ``None`` if the proposal is still alive."""
-    code = revoked(proposal.kind, proposal.name, state, facts.controls, facts.now_us)
+    code = revoked(proposal.kind, proposal.name, state, facts.controls, facts.now_us, undoes=facts.undoes)
     if code is not None:
         return _deny(code, stops=code != "switch.tool_disabled")
     if proposal.kind is ProposalKind.TOOL:
@@ -56,9 +61,12 @@ def screen(proposal: Proposal, state: RunState, facts: Facts) -> Decision | None
             return refused
     elif proposal.problem:
         return _deny(proposal.problem)
-    elif proposal.kind in (ProposalKind.MEMORY, ProposalKind.RETRIEVAL, ProposalKind.DELEGATION):
+    elif proposal.kind is ProposalKind.DELEGATION:
+        if (refused := _screen_delegation(state)) is not None:
+            return refused
+    elif proposal.kind in (ProposalKind.MEMORY, ProposalKind.RETRIEVAL):
         return _deny("proposal.unsupported")
-    if (dimension := shortfall(state, proposal.reserve)) is not None:
+    if not facts.undoes and (dimension := shortfall(state, proposal.reserve)) is not None:
         return _deny(f"budget.{_budget_code(dimension)}", stops=dimension != "tool_calls")
     if facts.exhausted is not None:
         return _deny(f"budget.{facts.exhausted.partition('|')[0].partition(':')[0]}", stops=True)
@@ -69,7 +77,9 @@ def screen(proposal: Proposal, state: RunState, facts: Facts) -> Decision | None
     return None
 
 
-def revoked(kind: ProposalKind, name: str, state: RunState, controls: Controls, now_us: int) -> str | None:
+def revoked(
+    kind: ProposalKind, name: str, state: RunState, controls: Controls, now_us: int, *, undoes: bool = False
+) -> str | None:
     """What forbids even something that was allowed before: switches, a cancel, the deadline. Looked at before every attempt."""
     contract = state.contract
     if controls.version:
@@ -83,10 +93,21 @@ def revoked(kind: ProposalKind, name: str, state: RunState, controls: Controls, 
             return "switch.tool_disabled"
         if kind is ProposalKind.MODEL and name in controls.blocked_models:
             return "switch.model_blocked"
+    if undoes:
+        return None
     if state.cancelled_by:
         return "run.cancelled"
     if contract.deadline_at_us is not None and now_us >= contract.deadline_at_us:
         return "deadline.exceeded"
+    return None
+
+
+def _screen_delegation(state: RunState) -> Decision | None:
+    contract = state.contract
+    if contract.limits.depth is not None and contract.depth >= contract.limits.depth:
+        return _deny("delegation.depth")
+    if contract.limits.hops is not None and contract.hops >= contract.limits.hops:
+        return _deny("delegation.hops")
     return None
 
 
@@ -98,6 +119,8 @@ def _screen_tool(proposal: Proposal, state: RunState, facts: Facts) -> Decision 
         return _deny(proposal.problem)
     if proposal.name not in contract.allowed_tools:
         return _deny("tool.not_allowed")
+    if facts.undoes:
+        return None
     if AUTONOMY_RULES[contract.autonomy][tool.effect] is Ruling.DENY:
         return _deny(f"autonomy.{contract.autonomy}")
     if contract.mode is Mode.SYNC and tool.effect is EffectClass.IRREVERSIBLE:
@@ -117,7 +140,7 @@ def rule(proposal: Proposal, state: RunState, facts: Facts, outcome: str, reason
         return Decision(Ruling.DENY, reasons or ("policy.denied",))
     asked = (reasons or ("policy.asked",)) if outcome == "ask" else ()
     if proposal.kind is ProposalKind.TOOL and facts.tool is not None:
-        asked += _asks(state, facts.tool, facts.controls)
+        asked += _asks(state, facts.tool, facts.controls, undoes=facts.undoes)
     approval = facts.approval
     if approval is not None and approval.outcome == "rejected":
         return _deny("approval.rejected")
@@ -136,9 +159,11 @@ def rule(proposal: Proposal, state: RunState, facts: Facts, outcome: str, reason
     return Decision(Ruling.ALLOW, ("approval.granted",), proposal.reserve, facts.approval_id)
 
 
-def _asks(state: RunState, tool: ToolSpec, controls: Controls) -> tuple[str, ...]:
+def _asks(state: RunState, tool: ToolSpec, controls: Controls, *, undoes: bool = False) -> tuple[str, ...]:
     contract = state.contract
     asks: tuple[str, ...] = ()
+    if undoes:
+        return ("switch.force_approval",) if tool.name in controls.forced_approval else ()
     if AUTONOMY_RULES[contract.autonomy][tool.effect] is Ruling.ASK:
         asks += (f"autonomy.{contract.autonomy}",)
     if contract.mode is Mode.HUMAN_GATED and tool.effect is not EffectClass.READ:

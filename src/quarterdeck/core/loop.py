@@ -76,6 +76,8 @@ def next_move(state: RunState) -> Next:
         return Recover(tuple(state.open))
     if state.cancelled_by:
         return Finish(Status.CANCELLED, StopReason.CANCELLED, "run.cancelled")
+    if state.paused:
+        return Wait(StopReason.BLOCKED, "run.paused", ("operator",), None)
     if state.unknown and any(call in state.unknown for call in state.calls):
         doubtful = tuple(f"effect:{call}" for call in state.calls if call in state.unknown)
         return Wait(StopReason.BLOCKED, "effect.unknown", doubtful, None)

@@ -62,7 +62,9 @@ class Degrade(msgspec.Struct, frozen=True):
 
 
 class AgentSpec(msgspec.Struct, frozen=True):
-    """A loop around a model: its instructions, the tools it may name, and how far it may go by itself."""
+    """A program: the tools it may name, and how far it may go by itself. A loop around a model, with its instructions; or a workflow,
+    which has no model, and a hash of its code as ``program``.
+    """
 
     name: str
     model: str
@@ -74,6 +76,7 @@ class AgentSpec(msgspec.Struct, frozen=True):
     max_output_tokens: int = OUTPUT_RESERVE
     degrade: Degrade | None = None
     parallel_calls: bool = True
+    program: str | None = None
 
 
 class RouteSpec(msgspec.Struct, frozen=True):

@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 
 from quarterdeck.core.contract import RunContract
 from quarterdeck.core.labels import NO_LABELS, Labels
+from quarterdeck.core.steps import StepKind
 from quarterdeck.core.vocabulary import EffectClass, ReceiptStatus, Ruling, Status, StopReason
 
 
 @dataclass(slots=True)
 class CallMark:
-    """How far one planned tool call has come. ``ruling`` is the gate's newest answer; ``closed`` means it has its message."""
+    """How far one planned tool call has come. ``ruling`` is the gate's newest answer; ``closed`` means it has its message.
+
+    A step of a workflow has a mark as well, of this ``kind``, for as long as it has no answer; ``undoes`` names what it compensates.
+    """
 
     tool: str
     call_id: str
@@ -24,6 +28,16 @@ class CallMark:
     approval: str | None = None
     opened: bool = False
     closed: ReceiptStatus | None = None
+    kind: StepKind | None = None
+    undoes: str = ""
+
+
+@dataclass(slots=True)
+class ChildMark:
+    """A child run that has not ended, and the share of this run's limits that is set aside for it."""
+
+    run_id: str
+    share: dict[str, int]
 
 
 @dataclass(slots=True)
@@ -89,7 +103,8 @@ class RunState:
     ``calls`` are the planned calls of the present turn, ``pending`` those of them without an answer;
     ``slices`` is the escrow held of shared accounts, by (account, dimension); ``unreported`` is what was spent since the last
     time that spending was reported to them; ``model_failures`` counts the failed model calls of the present turn; ``limited`` is
-    the code of the first limit that denied something.
+    the code of the first limit that denied something. ``children`` are the child runs that have not ended; what they may consume counts
+    as ``spent`` until then. ``resumes`` counts how often an operator has said to go on.
     """
 
     contract: RunContract
@@ -124,6 +139,9 @@ class RunState:
     effects: Effects = field(default_factory=Effects)
     labels: Labels = NO_LABELS
     cancelled_by: str = ""
+    children: dict[str, ChildMark] = field(default_factory=dict)
+    paused: bool = False
+    resumes: int = 0
     last_event_at_us: int = 0
 
     @property

@@ -15,6 +15,8 @@ MAX_ACTIVE = 1_024
 """Runs that are driven at once; the others stay rows."""
 CLAIM = 256
 """Runs claimed in one operation."""
+UNREACHABLE_S = 1.0
+"""How long a run rests before its journal is read again, when a shared store could not be reached."""
 POLL_S = 0.2
 """How often due timers and hints that were lost are looked for."""
 LOOK_S = 1.0
@@ -53,6 +55,7 @@ class EmbeddedDispatcher:
         self._active: dict[str, asyncio.Task[None]] = {}
         self._wanted = asyncio.Event()
         self._stopping = False
+        self._cut_off = False
         self._claims = 0
         self._loop_task: asyncio.Task[None] | None = None
         self._on_failure = on_failure
@@ -104,9 +107,14 @@ class EmbeddedDispatcher:
                     self._wanted.clear()
                     await self._claim()
                 self._look_around()
+                self._cut_off = False
             except QuarterdeckError as error:
-                self._fail(error)
-                return
+                if error.code != "store.unreachable":
+                    self._fail(error)
+                    return
+                if not self._cut_off:
+                    _log.warning("nothing is claimed for now: %s", error)
+                self._cut_off = True  # a shared store may come back; what is under way resolves by itself then
             except Exception as error:  # the one broad except of the claim loop
                 _log.exception("the store cannot be read")
                 self._fail(
@@ -148,9 +156,9 @@ class EmbeddedDispatcher:
     async def _run(self, run: ClaimedRun) -> None:
         full = len(self._active) >= self._max_active
         try:
-            await self._drive(run)
-        except Unavailable as error:
-            self._fail(error)
+            while (error := await self._driven(run)) is not None and not self._stopping:
+                _log.warning("run %s goes on when the store can be read again: %s", run.run_id, error)
+                await self._clock.sleep(UNREACHABLE_S)
         except Exception:  # the one broad except of the dispatcher
             _log.exception("run %s stopped on a fault of the runtime; it stays as it is until the next start", run.run_id)
         finally:
@@ -158,6 +166,16 @@ class EmbeddedDispatcher:
                 del self._active[run.run_id]
             if full or not self._active:
                 self._wanted.set()
+
+    async def _driven(self, run: ClaimedRun) -> Unavailable | None:
+        """Drive a run to rest; the error if a shared store could not be reached, which may pass. Any other ends this dispatcher."""
+        try:
+            await self._drive(run)
+        except Unavailable as error:
+            if error.code == "store.unreachable":
+                return error
+            self._fail(error)
+        return None
 
     def _fail(self, error: QuarterdeckError) -> None:
         _log.error("the dispatcher stops: %s", error)

@@ -7,6 +7,7 @@ calls of one turn are performed side by side. The receipt of an effect that is n
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -41,7 +42,9 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class _Allowed:
+class Allowed:
+    """One call that may be performed now: its intent is durable, its capacity held."""
+
     proposal: Proposal
     tool: Tool
     dependency: Dependency
@@ -54,7 +57,7 @@ class _Batch:
     """Decisions on the calls of one turn, as one commit."""
 
     happenings: list[Happening] = field(default_factory=list)
-    allowed: list[_Allowed] = field(default_factory=list)
+    allowed: list[Allowed] = field(default_factory=list)
     leases: list[ev.Move] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
     consumes: list[Consume] = field(default_factory=list)
@@ -99,7 +102,11 @@ class _Tentative:
             self._state.digests[digest] -= 1
 
 
-async def act(held: Held, calls: tuple[str, ...]) -> Rest | None:
+Performing = Callable[[Held, list[Allowed], float], Awaitable[None]]
+"""How allowed calls are performed: side by side and waited for, unless somebody else sees to it."""
+
+
+async def act(held: Held, calls: tuple[str, ...], performing: Performing | None = None) -> Rest | None:
     """Decide on these calls and perform the allowed ones. ``None``: the loop looks at the new state."""
     if not held.program.spec.parallel_calls:
         calls = calls[:1]
@@ -141,7 +148,7 @@ async def act(held: Held, calls: tuple[str, ...]) -> Rest | None:
             exhausted, exact = (refused.detail if exact else None), True
     for event, payload in batch.happenings:
         held.transcript.apply(event, payload)
-    await _perform_all(held, batch.allowed, until_s)
+    await (performing or _perform_all)(held, batch.allowed, until_s)
     return None
 
 
@@ -169,7 +176,9 @@ async def _decide(held: Held, proposals: list[Proposal], exhausted: str | None, 
             detail = _encoder.encode(proposal.detail) if decision.ruling is Ruling.DENY and proposal.detail else None
             batch.happenings.append((decided(held, proposal, decision), detail))
             if decision.ruling is Ruling.ASK:
-                _request_approval(held, proposal, decision, batch)
+                happening, asked = request_approval(held, proposal, decision)
+                batch.happenings.append(happening)
+                batch.asks.append(asked)
             elif decision.ruling is Ruling.ALLOW:
                 batch.leases.extend(answer.leases)
                 if tentative is not None:
@@ -200,17 +209,18 @@ async def _hold(held: Held, proposal: Proposal, decision: Decision, batch: _Batc
     if permit is None:
         await held.sequencer.flush()  # a wait for capacity may be long; what is known already must not wait with it
         try:
-            permit = await dependency.acquire(held.deadline_s())
+            permit = await dependency.acquire(held.deadline_s(proposal.call))
         except (Unavailable, Refused) as busy:
             return Decision(Ruling.DENY, (busy.code,))
     if decision.approval is not None:
         batch.consumes.append(Consume(decision.approval, proposal.digest, services.clock.now_us()))
     key = f"{held.run_id}:{proposal.call}"
-    batch.allowed.append(_Allowed(proposal, services.gate.catalogue.tool(proposal.name), dependency, permit, key))
+    batch.allowed.append(Allowed(proposal, services.gate.catalogue.tool(proposal.name), dependency, permit, key))
     return decision
 
 
-def _request_approval(held: Held, proposal: Proposal, decision: Decision, batch: _Batch) -> None:
+def request_approval(held: Held, proposal: Proposal, decision: Decision) -> tuple[Happening, Ask]:
+    """What asks a person about one exact proposal: the event, and the approval's row."""
     contract = held.state.contract
     spec = held.services.gate.catalogue.spec(proposal.name)
     effect = spec.effect.value if spec is not None else ""
@@ -221,11 +231,11 @@ def _request_approval(held: Held, proposal: Proposal, decision: Decision, batch:
     expires_at_us = now_us + held.services.routes[contract.route].approval_timeout_s * 1_000_000
     approval = f"ap_{contract.run_id}_{proposal.call}"
     requested = ev.ApprovalRequested(now_us, approval, proposal.call, proposal.digest, expires_at_us, decision.reasons)
-    batch.happenings.append((requested, shown))
-    batch.asks.append(Ask(approval, proposal.call, proposal.name, proposal.digest, contract.actor, expires_at_us, shown))
+    asked = Ask(approval, proposal.call, proposal.name, proposal.digest, contract.actor, expires_at_us, shown)
+    return (requested, shown), asked
 
 
-def _opened(item: _Allowed, now_us: int, perform_by_us: int) -> ev.ToolOpened:
+def _opened(item: Allowed, now_us: int, perform_by_us: int) -> ev.ToolOpened:
     spec = item.tool.spec
     return ev.ToolOpened(
         now_us,
@@ -240,24 +250,25 @@ def _opened(item: _Allowed, now_us: int, perform_by_us: int) -> ev.ToolOpened:
     )
 
 
-async def _perform_all(held: Held, allowed: list[_Allowed], until_s: float) -> None:
+async def _perform_all(held: Held, allowed: list[Allowed], until_s: float) -> None:
     if len(allowed) == 1:
-        await _perform(held, allowed[0], until_s)
+        await perform(held, allowed[0], until_s)
     elif allowed:
-        ended = await asyncio.gather(*[_perform(held, item, until_s) for item in allowed], return_exceptions=True)
+        ended = await asyncio.gather(*[perform(held, item, until_s) for item in allowed], return_exceptions=True)
         for outcome in ended:
             if outcome is not None:
                 raise outcome
 
 
-async def _perform(held: Held, item: _Allowed, until_s: float) -> None:
+async def perform(held: Held, item: Allowed, until_s: float) -> None:
+    """Perform one allowed call and note its receipt; durably, before anybody sees it, unless it could be repeated."""
     call, spec = item.proposal.call, item.tool.spec
     opened_at_us = held.services.clock.now_us()
 
     def repeats() -> float:
         return held.repeats_until_s(spec, opened_at_us)
 
-    before = held.guard(ProposalKind.TOOL, spec.name, until_s, repeats=repeats)
+    before = held.guard(ProposalKind.TOOL, spec.name, until_s, repeats=repeats, undoes=held.undoes(call))
     held.sequencer.performing.add(call)
     closed, result = await perform_tool(
         held.services,
@@ -268,7 +279,7 @@ async def _perform(held: Held, item: _Allowed, until_s: float) -> None:
         item.proposal.arguments,
         held.context(call, item.key),
         before,
-        held.deadline_s(),
+        held.deadline_s(call),
     )
     held.receive(closed, result)
     if not (spec.idempotent or spec.effect is EffectClass.READ) or closed.status is ReceiptStatus.UNKNOWN:

@@ -104,7 +104,7 @@ async def ask_model(held: Held, call: str) -> Rest | None:
         try:
             permit = permit or await dependency.acquire(held.deadline_s())
         except Unavailable as busy:
-            return Rest(_later(held, draft.name, busy))
+            return Rest(later(held, draft.name, busy))
         except Refused as late:
             return Rest(ending(held.state, late.code))
         refused_by = await _commit(held, draft, happenings, answer.leases, permit, judged_by)
@@ -189,7 +189,7 @@ def _degraded(held: Held, call: str, degrade: Degrade) -> _Draft:
     return _draft(held, call, degrade.model, degrade.max_output_tokens)
 
 
-def _later(held: Held, name: str, busy: Unavailable) -> Wait:
+def later(held: Held, name: str, busy: Unavailable) -> Wait:
     """The run rests until the model may serve again; nothing is held meanwhile."""
     wake_at_us = held.services.clock.now_us() + int(max(0.05, busy.retry_after_s) * 1e6)
     return Wait(StopReason.BLOCKED, busy.code, (f"model:{name}",), wake_at_us)

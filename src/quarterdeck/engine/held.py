@@ -31,10 +31,11 @@ FRESH_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """The run comes to rest: the decisions that led there, and how."""
+    """The run comes to rest: the decisions that led there, and how. ``output``: what a workflow ends with, as JSON."""
 
     how: Finish | Wait
     happenings: tuple[Happening, ...] = ()
+    output: bytes | None = None
 
 
 class Held:
@@ -81,10 +82,10 @@ class Held:
                 return Rest(Wait(StopReason.BLOCKED, code, (f"account:{account}",), wake_at_us))
         return None
 
-    def deadline_s(self) -> float:
-        """The run's deadline on the clock that counts suspension; infinite if it has none."""
+    def deadline_s(self, call: str = "") -> float:
+        """The run's deadline on the clock that counts suspension; infinite if it has none, and for what undoes a step."""
         deadline_us = self.state.contract.deadline_at_us
-        if deadline_us is None:
+        if deadline_us is None or (call and self.undoes(call)):
             return inf
         clock = self.services.clock
         return clock.boottime_s() + (deadline_us - clock.now_us()) / 1e6
@@ -97,7 +98,7 @@ class Held:
     def context(self, call: str, key: str) -> ToolContext:
         """What a tool is told about the step that it performs."""
         contract = self.state.contract
-        return ToolContext(self.run_id, call, contract.tenant, contract.actor, key)
+        return ToolContext(self.run_id, call, contract.tenant, contract.actor, key, contract.service)
 
     def repeats_until_s(self, spec: ToolSpec, opened_at_us: int) -> float:
         """Until when, in boot-time seconds, an effect may be attempted again: the last attempt must arrive while the provider still
@@ -108,8 +109,20 @@ class Held:
         opened_s = clock.boottime_s() + (opened_at_us - clock.now_us()) / 1e6
         return opened_s + spec.idempotent_for_s - spec.timeout_s
 
+    def undoes(self, call: str) -> bool:
+        """Whether a call compensates a step of this run."""
+        mark = self.state.calls.get(call)
+        return mark is not None and mark.undoes != ""
+
     def guard(
-        self, kind: ProposalKind, name: str, until_s: float, *, fresh: bool = True, repeats: Callable[[], float] | None = None
+        self,
+        kind: ProposalKind,
+        name: str,
+        until_s: float,
+        *,
+        fresh: bool = True,
+        repeats: Callable[[], float] | None = None,
+        undoes: bool = False,
     ) -> Callable[[], None]:
         """What runs before each attempt: raises :class:`Revoked` if the attempt must not start; a further one than the first not
         after what ``repeats`` says either (boot-time seconds).
@@ -137,7 +150,7 @@ class Held:
                 raise Revoked("run.epoch")  # the new holder may have read, and put away, what would revoke this
             self.sequencer.read_inbox()
             services.refresh()
-            code = revoked(kind, name, self.state, services.gate.controls, services.clock.now_us())
+            code = revoked(kind, name, self.state, services.gate.controls, services.clock.now_us(), undoes=undoes)
             if code is not None:
                 raise Revoked(code)
 

@@ -60,7 +60,10 @@ async def _close(held: Held, effect: OpenEffect) -> None:
     if tool is None:
         held.note(*unknown(services, effect.call, None))
         return
-    code = revoked(ProposalKind.TOOL, effect.name, state, services.gate.controls, now_us) or _forbidden(held, effect)
+    undoes = held.undoes(effect.call)
+    code = revoked(ProposalKind.TOOL, effect.name, state, services.gate.controls, now_us, undoes=undoes) or _forbidden(
+        held, effect
+    )
     repeatable = effect.effect is EffectClass.READ or (
         effect.idempotent and services.clock.boottime_s() < held.repeats_until_s(tool.spec, effect.opened_at_us)
     )
@@ -94,7 +97,7 @@ async def _again(held: Held, effect: OpenEffect, tool: Tool, *, doubted: bool) -
     dependency = services.tool_dependencies[effect.name]
     await held.sequencer.flush()  # a wait for capacity may be long; what is known already must not wait with it
     try:
-        permit = dependency.try_acquire() or await dependency.acquire(held.deadline_s())
+        permit = dependency.try_acquire() or await dependency.acquire(held.deadline_s(effect.call))
     except (Unavailable, Refused) as busy:
         held.note(*_given_up(held, effect, tool, busy.code, doubted=doubted))
         return
@@ -107,7 +110,7 @@ async def _again(held: Held, effect: OpenEffect, tool: Tool, *, doubted: bool) -
     if until_s is None:
         return
     until_s = min(until_s, held.repeats_until_s(tool.spec, effect.opened_at_us)) if doubted else until_s
-    before = held.guard(ProposalKind.TOOL, effect.name, until_s)
+    before = held.guard(ProposalKind.TOOL, effect.name, until_s, undoes=held.undoes(effect.call))
     held.sequencer.performing.add(effect.call)
     context = held.context(effect.call, effect.key)
     receipt = await perform_tool(
@@ -119,7 +122,7 @@ async def _again(held: Held, effect: OpenEffect, tool: Tool, *, doubted: bool) -
         _arguments(held, effect),
         context,
         before,
-        held.deadline_s(),
+        held.deadline_s(effect.call),
         doubted=doubted,
     )
     held.receive(*receipt)
@@ -132,7 +135,8 @@ async def _reopen(held: Held, effect: OpenEffect, tool: Tool, *, doubted: bool) 
         if effect.call not in held.state.open:
             return None  # a late receipt came first
         now_us = services.clock.now_us()
-        code = revoked(ProposalKind.TOOL, effect.name, held.state, services.gate.controls, now_us)
+        undoes = held.undoes(effect.call)
+        code = revoked(ProposalKind.TOOL, effect.name, held.state, services.gate.controls, now_us, undoes=undoes)
         if code is not None:
             held.note(*_given_up(held, effect, tool, code, doubted=doubted))
             return None

@@ -23,6 +23,10 @@ from quarterdeck.engine.recovery import recover
 from quarterdeck.engine.sequencer import Happening, LateReceipt, Sequencer
 from quarterdeck.engine.services import Services
 from quarterdeck.engine.transcript import Transcript
+from quarterdeck.engine.workflows.children import tell_parent
+from quarterdeck.engine.workflows.driving import drive_workflow
+from quarterdeck.engine.workflows.program import WorkflowProgram
+from quarterdeck.engine.workflows.recording import Recording
 from quarterdeck.gate.proposals import propose_reply
 from quarterdeck.store.chain import GENESIS, require_whole
 
@@ -65,6 +69,9 @@ async def drive(services: Services, claimed: ClaimedRun) -> None:
         _quarantine(services, run_id, UsageError("route.missing", missing))
         return
     held = Held(services, run_id, sequencer, transcript, program)
+    if isinstance(transcript, Recording):
+        transcript.live()
+        sequencer.ordered = transcript.order
     try:
         await _drive(held, claimed.epoch)
     except OwnershipLost as lost:
@@ -83,7 +90,10 @@ async def _drive(held: Held, epoch: int) -> None:
     try:
         held.sequencer.read_inbox()
         held.sequencer.note(ev.RunStarted(services.clock.now_us(), services.worker, epoch))
-        await _until_rest(held)
+        if isinstance(held.program, WorkflowProgram):
+            await drive_workflow(held, _rest)
+        else:
+            await _until_rest(held)
         return
     except QuarterdeckError as error:
         if isinstance(error, (OwnershipLost, Corrupt, Unavailable)):
@@ -114,7 +124,12 @@ def _load(services: Services, run_id: str) -> tuple[RunState, Transcript]:
                 raise Corrupt("journal.gap", f"event {after + 1} of run {run_id} is missing; restore a backup")
             require_whole(stored, previous, salt)
             event = ev.decode(stored.body)
-            state = start(event) if state is None else fold(state, event)
+            if state is None:
+                state = start(event)
+                if isinstance(services.programs.get(state.contract.agent), WorkflowProgram):
+                    transcript = Recording()
+            else:
+                fold(state, event)
             try:
                 transcript.apply(event, stored.payload)
             except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -179,7 +194,7 @@ async def _rest(held: Held, rest: Rest) -> bool:
     how = rest.how
     if isinstance(how, Finish):
         finished = ev.RunFinished(now_us, how.status, how.reason, how.code, state.effects.counts(), dict(state.spent))
-        happenings.append((finished, _encoder.encode(_output(held, how))))
+        happenings.append((finished, rest.output if rest.output is not None else _encoder.encode(_output(held, how))))
         closes = tuple(CloseApproval(name, "withdrawn") for name, mark in state.approvals.items() if mark.outcome == "pending")
         head = Head(how.status, how.reason, how.code, release=True)
     else:
@@ -187,6 +202,8 @@ async def _rest(held: Held, rest: Rest) -> bool:
         happenings.append((ev.RunWaiting(now_us, how.reason, how.code, how.on, wake_at_us), None))
         head = Head(Status.WAITING, how.reason, how.code, how.on, wake_at_us, release=True)
     refused = await held.sequencer.commit(happenings, head=head, charges=held.charges(moves), closes=closes)
+    if refused is None and isinstance(how, Finish):
+        await tell_parent(held, how.status)
     return refused is None
 
 

@@ -62,6 +62,23 @@ class CancelOrder(msgspec.Struct, frozen=True):
 
     by: str
     reason: str = ""
+    compensate: bool = True
+
+
+class OperatorOrder(msgspec.Struct, frozen=True):
+    """An inbox row of kind ``pause`` or ``resume``; ``done``: what was stuck was done by hand."""
+
+    by: str
+    reason: str = ""
+    done: bool = False
+
+
+class SignalSent(msgspec.Struct, frozen=True):
+    """An inbox row of kind ``signal``: a message to a run, by name."""
+
+    name: str
+    by: str = ""
+    payload: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class ApprovalAnswer(msgspec.Struct, frozen=True):
@@ -76,7 +93,9 @@ class ApprovalAnswer(msgspec.Struct, frozen=True):
 class Sequencer:
     """Appends to one journal, under one epoch. ``state`` is always the fold of what is durable plus what was noted.
 
-    ``told`` receives what the inbox says about effects, so that the transcript holds it as well.
+    ``told`` receives what the inbox says about effects, so that the transcript holds it as well. ``ordered``, where it is set, receives
+    every event in the order of the journal, as soon as that order is certain: what is noted while intents are on their way comes after
+    them, or, if they are refused, before whatever follows.
     """
 
     def __init__(
@@ -96,11 +115,24 @@ class Sequencer:
         self._lock = asyncio.Lock()
         self.performing: set[str] = set()
         self.held_back = False
+        self.ordered: Callable[[ev.Event, bytes | None], None] | None = None
+        self._intending = False
+        self._unordered: list[Happening] = []
+
+    @property
+    def pending(self) -> int:
+        """Events that were noted and are not durable."""
+        return len(self._noted)
 
     def note(self, event: ev.Event, payload: bytes | None = None) -> None:
         """Record something that has happened; durable with the next commit."""
         fold(self.state, event)
         self._noted.append(record(event, payload))
+        if self.ordered is not None:
+            if self._intending:
+                self._unordered.append((event, payload))
+            else:
+                self.ordered(event, payload)
 
     def receipts(self) -> list[tuple[ev.ToolClosed, bytes | None]]:
         """The receipts of tool calls that were noted and are not durable."""
@@ -137,22 +169,37 @@ class Sequencer:
         meanwhile. Raises :class:`OwnershipLost` if the run is someone else's now.
         """
         async with self._lock:
-            refused = await self._append(
-                happenings,
-                control=self._control,
-                facts=self._services.gate.versions if facts is None else facts,
-                head=head,
-                charges=charges,
-                asks=asks,
-                consumes=consumes,
-                closes=closes,
-            )
+            self._intending = self.ordered is not None
+            accepted = False
+            try:
+                refused = await self._append(
+                    happenings,
+                    control=self._control,
+                    facts=self._services.gate.versions if facts is None else facts,
+                    head=head,
+                    charges=charges,
+                    asks=asks,
+                    consumes=consumes,
+                    closes=closes,
+                )
+                accepted = refused is None
+            finally:
+                if self._intending:
+                    self._settle_order(happenings if accepted else ())
         if refused is not None:
             if refused.guard == "control":
                 self.read_inbox()
             elif refused.guard == "facts":
                 self._services.refresh()
         return refused
+
+    def _settle_order(self, happenings: Sequence[Happening]) -> None:
+        """The intents are durable, or refused: what was noted meanwhile comes after them."""
+        self._intending = False
+        late, self._unordered = self._unordered, []
+        if self.ordered is not None:
+            for event, payload in (*happenings, *late):
+                self.ordered(event, payload)
 
     async def _append(
         self,
@@ -246,7 +293,7 @@ class Sequencer:
         match row.kind:
             case "cancel":
                 order = msgspec.json.decode(row.body, type=CancelOrder)
-                self.note(ev.CancelRequested(row.at_us, order.by, order.reason))
+                self.note(ev.CancelRequested(row.at_us, order.by, order.reason, order.compensate))
             case "approval":
                 answer = msgspec.json.decode(row.body, type=ApprovalAnswer)
                 self.note(ev.ApprovalDecided(row.at_us, answer.approval, answer.outcome, answer.by, answer.reason))
@@ -257,6 +304,17 @@ class Sequencer:
                     return False
                 if self._settles(late):
                     self._take_late(row.at_us, late)
+            case "signal":
+                sent = msgspec.json.decode(row.body, type=SignalSent)
+                self.note(ev.SignalReceived(row.at_us, sent.name, sent.by), bytes(sent.payload))
+            case "pause":
+                said = msgspec.json.decode(row.body, type=OperatorOrder)
+                self.note(ev.RunPaused(row.at_us, said.by, said.reason))
+            case "resume":
+                said = msgspec.json.decode(row.body, type=OperatorOrder)
+                self.note(ev.RunResumed(row.at_us, said.by, said.reason, said.done))
+            case "child":
+                pass  # a child run has ended; its journal says how
             case _:
                 raise Corrupt("inbox.kind", f"run {self.run_id} has an inbox row of unknown kind {row.kind!r}")
         return True

@@ -112,6 +112,7 @@ class Gate:
             approval_id,
             exhausted,
             degrade,
+            mark is not None and mark.undoes != "",
         )
         decision = screen(proposal, state, facts)
         if decision is None:

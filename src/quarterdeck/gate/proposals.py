@@ -92,3 +92,23 @@ def propose_reply(contract: RunContract, call: str, text: str) -> Proposal:
         arguments, problem, detail = b"null", error.code, error.message
     digest = proposal_digest(contract.tenant, contract.run_id, kind, "caller", "", arguments)
     return Proposal(kind, call, "caller", digest, arguments, {"text": text}, {}, problem, detail)
+
+
+def propose_model_call(contract: RunContract, call: str, model: str, asked: bytes, reserve: dict[str, int]) -> Proposal:
+    """The proposal of one model call of a workflow: its messages and its limit, as JSON."""
+    value = {"call": call, "model": model}
+    digest = proposal_digest(contract.tenant, contract.run_id, ProposalKind.MODEL, model, contract.version_set.prompt, asked)
+    return Proposal(ProposalKind.MODEL, call, model, digest, asked, value, reserve)
+
+
+def propose_delegation(contract: RunContract, call: str, route: str, raw: str, share: dict[str, int]) -> Proposal:
+    """The proposal to let a run of its own, on a route, do something with this payload, within a share of what is left here."""
+    problem = detail = ""
+    value: Json = None
+    try:
+        value, arguments = read(raw)
+    except UsageError as error:
+        problem, detail, arguments = error.code, error.message, b"null"
+    text = b"%b\n%b" % (arguments, canonical(dict(share)))
+    digest = proposal_digest(contract.tenant, contract.run_id, ProposalKind.DELEGATION, route, "", text)
+    return Proposal(ProposalKind.DELEGATION, call, route, digest, arguments, value, {"delegations": 1}, problem, detail)

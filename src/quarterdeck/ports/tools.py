@@ -15,13 +15,18 @@ from quarterdeck.core.vocabulary import ReceiptStatus
 
 
 class ToolContext(msgspec.Struct, frozen=True, gc=False):
-    """What a tool is told about the step it performs. ``idempotency_key`` is the same for every attempt of the same step."""
+    """What a tool is told about the step it performs. ``idempotency_key`` is the same for every attempt of the same step.
+
+    ``actor`` is the person on whose behalf the run acts; ``service`` the agent's own identity, under which the tool should act: the
+    runtime never holds a person's credentials.
+    """
 
     run_id: str
     call: str
     tenant: str
     actor: str
     idempotency_key: str
+    service: str = ""
 
 
 class ToolFailure(Exception):

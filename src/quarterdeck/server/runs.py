@@ -30,7 +30,7 @@ async def submit(exchange: Exchange) -> Response:
     streamed = wants_stream(exchange.request)
     if streamed:
         exchange.stage.streams.check(exchange.principal.subject)
-    handle = await exchange.runtime.admit(envelope)
+    handle = await exchange.runtime.admit(envelope, submitted_by=submitter(exchange))
     headers = {"location": location(handle.id)}
     if handle.existing:
         headers["idempotency-replayed"] = "true"
@@ -126,6 +126,11 @@ def default_tenant(exchange: Exchange) -> str:
     if tenants is not None and len(tenants) == 1:
         return next(iter(tenants))
     return "default"
+
+
+def submitter(exchange: Exchange) -> str:
+    """Who asks, as the contract records it; nobody where nobody has to say who they are."""
+    return "" if exchange.stage.anonymous else exchange.principal.subject
 
 
 def acting_for(exchange: Exchange, tenant: str, user: str | None) -> str:

@@ -17,7 +17,7 @@ from quarterdeck.ports.store import RunRow
 from quarterdeck.server import bodies
 from quarterdeck.server.exchange import Exchange, answer
 from quarterdeck.server.reading import shaped, trace_of
-from quarterdeck.server.runs import acting_for, default_tenant
+from quarterdeck.server.runs import acting_for, default_tenant, submitter
 
 STATES: dict[str, Literal["pending", "running", "complete", "failed"]] = {
     "queued": "pending",
@@ -47,7 +47,7 @@ async def create(exchange: Exchange) -> Response:
             correlation_id=trace_of(exchange.request),
         )
         try:
-            handle = await exchange.runtime.admit(envelope)
+            handle = await exchange.runtime.admit(envelope, submitted_by=submitter(exchange))
         except UsageError as error:
             # Two requests under one key at once, with different bodies: the other one was first.
             existing = _keyed(exchange, tenant, key) if error.code == "idempotency.body_differs" else None

@@ -1,0 +1,62 @@
+"""Bugs on purpose in the replay: the tests above would notice each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from quarterdeck.testing.mutants_runtime import RuntimeMutant
+from quarterdeck.testing.mutants_workflows import WORKFLOW_MUTANTS
+from tests.workflows import test_divergence, test_replay, test_sagas, test_waits
+from tests.workflows.stage import staged
+from tests.workflows.test_property import machine, outcome
+
+
+def crossed() -> None:
+    """Branches that read what the others have done, crashed everywhere."""
+    program = [
+        "saga",
+        [["par", [["seq", [["step", 1], ["pay", 2]]], ["seq", [["book", 3], ["child", 4]]], ["pay", 5]]], ["pay", 6]],
+    ]
+    plain, world, _ = staged(machine, "interpret", {"program": program})
+    for point in range(1, world.points + 1):
+        crashed, after, _ = staged(machine, "interpret", {"program": program}, crashes={point})
+        assert outcome(crashed, after) == outcome(plain, world)
+
+
+def diverged() -> None:
+    for new in (test_divergence.other_arguments, test_divergence.other_order, test_divergence.shorter):
+        test_divergence.test_other_code_parks_the_run_and_does_nothing(new)
+
+
+SHOWS: tuple[Callable[[], object], ...] = (
+    crossed,
+    diverged,
+    lambda: [test_replay.test_it_survives_a_crash_at_every_point(point) for point in range(1, test_replay.POINTS + 1)],
+    lambda: test_sagas.test_undoing_survives_a_crash_at_every_point("fails"),
+    test_sagas.test_what_cannot_be_undone_waits_for_a_person,
+    test_sagas.test_a_cancel_undoes,
+    test_waits.test_messages_are_taken_once_in_order,
+    test_waits.test_a_cancel_reaches_the_children,
+    lambda: test_waits.test_children_share_the_budget(1),
+    lambda: test_divergence.test_what_is_not_recorded_cannot_be_awaited(test_divergence.yields),
+)
+
+
+@pytest.mark.parametrize("bug", WORKFLOW_MUTANTS, ids=lambda bug: bug.name)
+def test_a_planted_bug_is_noticed(bug: RuntimeMutant) -> None:
+    with bug.planted():
+        assert any(_fails(show) for show in SHOWS), f"nobody noticed: {bug.name}"
+
+
+def _fails(show: Callable[[], object]) -> bool:
+    try:
+        show()
+    except (Exception, ExceptionGroup):
+        return True
+    return False
+
+
+def test_without_a_bug_nothing_is_noticed() -> None:
+    assert not [show for show in SHOWS if _fails(show)]
