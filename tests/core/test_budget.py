@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quarterdeck.core import events as ev
-from quarterdeck.core.budget import SHARED, Account, Bound, bounds, leases, nearing, report, shortfall
+from quarterdeck.core.budget import (
+    SHARED,
+    SLICE_FRACTION,
+    SLICE_STEPS,
+    Account,
+    Bound,
+    bounds,
+    leases,
+    nearing,
+    report,
+    shortfall,
+)
 from quarterdeck.core.commit import Applied, Charge, Claim, Claimed, Commit, Record, Refused, SetAccount, record
 from quarterdeck.core.contract import Limits
 from quarterdeck.core.fold import fold, fold_all, start
@@ -162,7 +173,7 @@ def test_an_exact_lease_asks_for_no_more_than_is_missing(need: dict[str, int], l
     (exact,) = leases(state_of(), need, limited, exact=True)
     (rounded,) = leases(state_of(), need, limited)
     assert exact.leased == need["tokens"]
-    assert rounded.leased == max(need["tokens"], limit // 64)
+    assert rounded.leased == max(need["tokens"], min(limit // SLICE_FRACTION, need["tokens"] * SLICE_STEPS))
     (bounded,) = leases(state_of(Limits(tokens=need["tokens"])), need, limited)
     assert bounded.leased == need["tokens"], "a run never leases more than it may spend itself"
 

@@ -20,7 +20,9 @@ from quarterdeck.core.vocabulary import Dimension
 SHARED = (Dimension.MODEL_CALLS, Dimension.TOOL_CALLS, Dimension.TOKENS, Dimension.COST)
 """The dimensions that shared accounts count."""
 SLICE_FRACTION = 64
-"""A slice is at least 1/64 of the account's limit, if the run could use that much."""
+"""A slice is at most 1/64 of the account's limit, unless the step itself needs more."""
+SLICE_STEPS = 32
+"""A slice is enough for about so many steps like the one that asks for it, if the run may make them."""
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -81,7 +83,7 @@ def leases(state: RunState, need: Mapping[str, int], limited: Sequence[Bound], *
 
 def _rounded(state: RunState, dimension: str, missing: int, limit: int) -> int:
     own: int | None = getattr(state.contract.limits, dimension)
-    wanted = max(missing, limit // SLICE_FRACTION)
+    wanted = max(missing, min(limit // SLICE_FRACTION, missing * SLICE_STEPS))
     if own is None:
         return wanted
     left = own - state.spent.get(dimension, 0) - state.reserved.get(dimension, 0)

@@ -112,8 +112,8 @@ async def act(held: Held, calls: tuple[str, ...], performing: Performing | None 
         calls = calls[:1]
     proposals = [_propose(held, call) for call in calls]
     exhausted: str | None = None
-    exact = False
     while True:
+        exact = held.exact
         judged_by = (
             held.services.gate.versions
         )  # a wait for capacity may outlast them; then the store refuses, and we judge again
@@ -145,7 +145,7 @@ async def act(held: Held, calls: tuple[str, ...], performing: Performing | None 
         if refused.guard == "account":
             if exact and (rest := held.crowded(refused.detail, batch.leases)) is not None:
                 return rest
-            exhausted, exact = (refused.detail if exact else None), True
+            exhausted, held.exact = (refused.detail if exact else None), True
     for event, payload in batch.happenings:
         held.transcript.apply(event, payload)
     await (performing or _perform_all)(held, batch.allowed, until_s)

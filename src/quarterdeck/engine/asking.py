@@ -79,8 +79,8 @@ async def ask_model(held: Held, call: str) -> Rest | None:
     """Take one model call through gate, commit and performance. ``None``: its receipt is noted, the loop goes on."""
     spec = held.program.spec
     exhausted: str | None = None
-    exact = False
     while True:
+        exact = held.exact
         try:
             draft = _draft(held, call, spec.model, spec.max_output_tokens)
         except Refused as too_large:
@@ -114,7 +114,7 @@ async def ask_model(held: Held, call: str) -> Rest | None:
             account = refused_by.partition(":")[2]
             if exact and (rest := held.crowded(account, answer.leases)) is not None:
                 return rest
-            exhausted, exact = (account if exact else None), True
+            exhausted, held.exact = (account if exact else None), True
 
 
 async def _commit(

@@ -50,6 +50,7 @@ class Held:
         self.program = program
         self.accounts: tuple[Account, ...] = tuple(services.gate.accounts(sequencer.state.contract))
         self.standing = services.gate.standing(sequencer.state.contract)
+        self.exact = False  # a shared account had no room for a round slice: from now on this run takes just what it needs
         self._bounds = {account.name: account.limits for account in self.accounts}
 
     def note(self, event: ev.Event, payload: bytes | None = None) -> None:

@@ -138,8 +138,8 @@ async def ask(held: Held, call: str, step: Step) -> tuple[Asked, Permit, float] 
             "workflow.model_unknown", f"no model is called {step.name!r}; name one with deck.model({step.name!r}, …)"
         )
     exhausted: str | None = None
-    exact = False
     while True:
+        exact = held.exact
         asked = Asked(held, call, step)
         judged_by = held.services.gate.versions
         answer = held.services.gate.judge(asked.proposal, held.state, held.standing, exhausted=exhausted, exact=exact)
@@ -160,7 +160,7 @@ async def ask(held: Held, call: str, step: Step) -> tuple[Asked, Permit, float] 
             account = refused.partition(":")[2]
             if exact and (rest := held.crowded(account, answer.leases)) is not None:
                 return rest
-            exhausted, exact = (account if exact else None), True
+            exhausted, held.exact = (account if exact else None), True
 
 
 async def _capacity(held: Held, asked: Asked) -> Permit | Rest | None:
