@@ -12,6 +12,7 @@ import tempfile
 import venv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -29,7 +30,7 @@ class Figure(msgspec.Struct):
     detail: str
 
 
-def measured(module: str, *arguments: object) -> dict[str, float]:
+def measured(module: str, *arguments: object) -> Any:
     """The JSON line of one measurement in a process of its own."""
     command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=900, check=False)
@@ -168,11 +169,52 @@ def service(rounds: int) -> list[Figure]:
     ]
 
 
+def dependency(rounds: int) -> list[Figure]:
+    """What each protection is worth when a provider fails or slows down; on virtual time, so one round says it all."""
+    found = measured("dependency")
+    figures = []
+    for trouble, variants in found.items():
+        for variant, phases in variants.items():
+            name = f"dependency.{trouble}.{variant.replace(', ', '+')}"
+            shown = "; ".join(
+                f"{phase['success']:.1%}, p99 {phase['p99_ms']:g} ms, {phase['amplification']:g}x" for phase in phases
+            )
+            detail = f"minute by minute: success, p99 of successes, attempts per call: {shown}"
+            figures.append(Figure(f"{name}.amplification", phases[1]["amplification"], "x", detail))
+            figures.append(Figure(f"{name}.success", round(phases[1]["success"], 3), "", "in the first minute of trouble"))
+    return figures
+
+
+def fleet(rounds: int) -> list[Figure]:
+    """PostgreSQL with worker processes. The recovery figures name their lease."""
+    figures = []
+    for workers in (1, 2, 4):
+        found = [measured("fleet", "steps", workers, 1_000, 20)["steps_per_s"] for _ in range(rounds)]
+        said = f"1,000 runs x 20 tool calls; {rounds} rounds: {found}"
+        figures.append(Figure(f"postgres.governed_steps_per_s.workers_{workers}", statistics.median(found), "1/s", said))
+    for queued, words in ((0, "0"), (10_000, "10k"), (1_000_000, "1m")):
+        one = measured("fleet", "claims", queued)
+        figures.append(
+            Figure(f"claim.p99_ms.queued_{words}", one["p99_ms"], "ms", f"one run at a time; p50 {one['p50_ms']:g} ms")
+        )
+        if not queued:
+            figures.append(Figure("worker.idle_cpu_percent", one["idle_cpu_percent"], "%", "of one core, over ten seconds"))
+    lost, left = measured("fleet", "recover", "kill", 1_000), measured("fleet", "recover", "stop", 1_000)
+    said = f"the lease is {lost['lease_s']:g} s; p50 {lost['p50_s']:g} s"
+    figures.append(Figure("recover.sigkill_1000_runs_s", lost["max_s"], "s", said))
+    figures.append(
+        Figure("recover.sigterm_1000_runs_s", left["max_s"], "s", f"effects under way take 1 s; p50 {left['p50_s']:g} s")
+    )
+    return figures
+
+
 SUITES: dict[str, Callable[[int], list[Figure]]] = {
     "throughput": throughput,
     "alone": alone,
     "gate": gate,
+    "dependency": dependency,
     "service": service,
+    "fleet": fleet,
     "peers": peers,
 }
 

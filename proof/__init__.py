@@ -6,5 +6,14 @@ here and by offering a tuple `SUITES` of :class:`~proof.result.Suite`.
 
 from __future__ import annotations
 
-MODULES = ("proof.storage", "proof.steps", "proof.simulation", "proof.openapi")
+MODULES = (
+    "proof.storage",
+    "proof.steps",
+    "proof.sharing",
+    "proof.authority",
+    "proof.simulation",
+    "proof.programs",
+    "proof.openapi",
+    "proof.fleet",
+)
 """The modules that offer suites, in the order in which they run."""

@@ -13,7 +13,7 @@ from quarterdeck.core import events as ev
 from quarterdeck.core.retry import Failure
 from quarterdeck.core.state import OpenEffect, RunState
 from quarterdeck.core.vocabulary import ProposalKind, ReceiptStatus
-from quarterdeck.engine import performing, recovery, runner
+from quarterdeck.engine import loading, performing, recovery
 from quarterdeck.engine.held import Held
 from quarterdeck.engine.performing import Receipt
 from quarterdeck.engine.sequencer import LateReceipt, Sequencer
@@ -153,7 +153,7 @@ BUGS = (
     Bug("late receipts are not shown", "late-receipt", lambda: patched(Sequencer, "__init__", _not_told)),
     Bug("nothing is held back", "late-receipt", lambda: patched(Sequencer, "__init__", _holding_nothing_back)),
     Bug("doubt is forgotten at a crash", "late-receipt", lambda: patched(recovery, "_again", _undoubted)),
-    Bug("journals are not checked", "hostile-input", lambda: patched(runner, "require_whole", lambda *_: None)),
+    Bug("journals are not checked", "hostile-input", lambda: patched(loading, "require_whole", lambda *_: None)),
     Bug("messages are not checked", "hostile-input", lambda: patched(performing, "_unusable", lambda _: "")),
 )
 """Every planted bug of the engine's crash suites."""

@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -153,6 +153,9 @@ class WatchedJournal:
 
     def hints(self, callback: Callable[[], None]) -> None:
         self._inner.hints(callback)
+
+    def introduce(self, about: bytes, programs: Collection[str] | None) -> None:
+        self._inner.introduce(about, programs)
 
     async def close(self) -> None:
         await self._inner.close()

@@ -112,7 +112,9 @@ class Stage:
             str(self.port),
         ]
         environment = {**os.environ, "SUPPORT_FOLDER": str(self.shop.path.parent), "QUARTERDECK_LOG_LEVEL": "warning"}
-        self._server = await asyncio.create_subprocess_exec(*command, "--json", cwd=ROOT, env=environment, stdout=PIPE)
+        self._server = await asyncio.create_subprocess_exec(
+            *command, "--json", "--with-parent", cwd=ROOT, env=environment, stdin=PIPE, stdout=PIPE
+        )
         line = await self._server.stdout.readline() if self._server.stdout is not None else b""
         if not line:
             raise _gone()

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from quarterdeck.core.dependency import DependencyPolicy
     from quarterdeck.core.errors import Corrupt, OwnershipLost, QuarterdeckError, Refused, Unavailable, UsageError
     from quarterdeck.core.labels import Confidentiality, Integrity
-    from quarterdeck.core.specs import Degrade
+    from quarterdeck.core.specs import Compaction, Degrade
     from quarterdeck.core.vocabulary import Autonomy, EffectClass, Mode, ReceiptStatus, Risk, Ruling, Status, StopReason
     from quarterdeck.engine.workflows.context import Answer, Context
-    from quarterdeck.engine.workflows.errors import Denied, StepFailed
+    from quarterdeck.engine.workflows.errors import Denied, Interrupted, StepFailed
     from quarterdeck.models.local import LocalModel
     from quarterdeck.models.openai import OpenAI
     from quarterdeck.ports.tools import Finding, ToolContext, ToolFailure
@@ -39,12 +39,12 @@ _HOMES = {
     "core.dependency": ("DependencyPolicy",),
     "core.errors": ("Corrupt", "OwnershipLost", "QuarterdeckError", "Refused", "Unavailable", "UsageError"),
     "core.labels": ("Confidentiality", "Integrity"),
-    "core.specs": ("Degrade",),
+    "core.specs": ("Compaction", "Degrade"),
     "core.vocabulary": ("Autonomy", "EffectClass", "Mode", "ReceiptStatus", "Risk", "Ruling", "Status", "StopReason"),
     "models.local": ("LocalModel",),
     "models.openai": ("OpenAI",),
     "engine.workflows.context": ("Answer", "Context"),
-    "engine.workflows.errors": ("Denied", "StepFailed"),
+    "engine.workflows.errors": ("Denied", "Interrupted", "StepFailed"),
     "ports.tools": ("Finding", "ToolContext", "ToolFailure"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -53,6 +53,7 @@ __all__ = [
     "Answer",
     "Autonomy",
     "Budget",
+    "Compaction",
     "Confidentiality",
     "Context",
     "Corrupt",
@@ -62,6 +63,7 @@ __all__ = [
     "EffectClass",
     "Finding",
     "Integrity",
+    "Interrupted",
     "LocalModel",
     "Mode",
     "OpenAI",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from quarterdeck import Quarterdeck, ToolFailure
-from quarterdeck.app.runtime import Starting
+from quarterdeck.app.starting import Starting
 from quarterdeck.ports.clock import Entropy
 from quarterdeck.ports.store import Insights, Journal
 from quarterdeck.testing import ScriptedModel

@@ -66,10 +66,10 @@ def contract_of(envelope: Envelope, *, priority: str = "standard"):
     return admission.contract(envelope, "p", "b")[0]
 
 
-def test_an_ordering_key_is_refused_because_nobody_would_keep_the_order() -> None:
-    with pytest.raises(UsageError, match=r"admission\.ordering_key_unsupported"):
-        contract_of(Envelope("greets", ordering_key="customer-1"))
-    assert contract_of(Envelope("greets", thread_id="t1")).thread_id == "t1"
+def test_an_ordering_key_is_part_of_the_contract_and_must_be_one() -> None:
+    assert contract_of(Envelope("greets", ordering_key="customer-1")).ordering_key == "customer-1"
+    with pytest.raises(UsageError, match=r"key\.invalid"):
+        contract_of(Envelope("greets", ordering_key="two\nlines"))
 
 
 def test_what_an_envelope_has_no_field_for_is_refused() -> None:

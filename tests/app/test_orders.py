@@ -79,7 +79,7 @@ async def test_an_ended_run_whose_approval_nobody_has_closed_says_so_too() -> No
 
     class Rows:
         def approval(self, approval: str):
-            return type("Row", (), {"digest": "d", "run_id": "r"})()
+            return type("Row", (), {"digest": "d", "run_id": "r", "tool": "t", "requested_by": "ada"})()
 
         def events(self, run_id: str, after: int, limit: int):
             return ()
@@ -126,7 +126,7 @@ async def test_switches_are_counted(door: Door) -> None:
         await door.orders.switch(f"disable_tool:t{number}")
     assert await code_of(door.orders.switch("freeze")) == "switch.too_many"
     await door.orders.switch("disable_tool:t0", on=False)
-    assert await door.orders.switch("freeze") == MAX_SWITCHES + 2
+    assert (await door.orders.switch("freeze")).version == MAX_SWITCHES + 2
 
 
 async def test_a_digest_that_is_empty_is_not_the_stored_one(door: Door) -> None:

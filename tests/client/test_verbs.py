@@ -176,6 +176,30 @@ async def test_an_effect_in_doubt_is_resolved(house: House, hands: Hands) -> Non
         assert (caught.value.status, caught.value.maybe_done) == (409, False)
 
 
+async def test_a_run_is_paused_resumed_and_told(house: House, hands: Hands) -> None:
+    async with hands.client(house.url) as client:
+        run = await hands.do(client.submit, "slow")
+        await until(lambda: any(event.kind == "tool.opened" for event in house.runtime.handle(run.id).events()))
+        await hands.do(run.pause, "a storm")
+        await hands.do(client.signal, run.id, "news", {"a": 1}, idempotency_key="n1")
+        await hands.do(run.signal, "news", {"a": 1}, idempotency_key="n1")
+        house.shop.gate.set()
+        await until(lambda: house.runtime.show(run.id).row.code == "run.paused")
+        await hands.do(run.resume, "it is over")
+        assert (await hands.do(run.result, 20)).text == "done waiting"
+        told = [event.kind for event in house.runtime.handle(run.id).events()]
+        assert (told.count("signal.received"), told.count("run.paused"), told.count("run.resumed")) == (1, 1, 1)
+
+
+async def test_keys_are_made_listed_and_ended(house: House, hands: Hands) -> None:
+    async with hands.client(house.url, "root") as client:
+        made = await hands.do(client.make_key, "ci", [("viewer", "acme")], lifetime_s=60)
+        assert made.key.startswith("qd_") and made.key not in repr(made)
+        assert [key.prefix for key in await hands.do(client.keys)] == [made.prefix]
+        for _ in range(2):
+            assert (await hands.do(client.revoke_key, made.prefix, "leaked")).status == "revoked"
+
+
 async def test_what_the_deck_is_made_of(house: House, hands: Hands) -> None:
     async with hands.client(house.url, "root") as client:
         await hands.do(client.submit, "greet", tenant="acme", wait_s=20)
@@ -259,6 +283,9 @@ SHAPES = {
     shapes.Switches: bodies.Switches,
     shapes.Dependency: bodies.DependencyBody,
     shapes.Health: bodies.Health,
+    shapes.KeyInfo: bodies.KeyBody,
+    shapes.MadeKey: bodies.MadeKey,
+    shapes.KeyList: bodies.Keys,
     shapes.RunPage: bodies.Runs,
     shapes.ApprovalPage: bodies.Approvals,
     shapes.ToolList: bodies.Tools,

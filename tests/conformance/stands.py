@@ -84,7 +84,7 @@ def sqlite(folder: Path) -> OpenStand:
         async def reopen() -> tuple[Journal, Insights]:
             nonlocal journal, insights
             insights.close()
-            await journal.close()
+            await journal.close(give_up=False)
             journal = await SqliteJournal.open(path, incarnation=1)
             insights = SqliteInsights(path)
             return journal, insights
@@ -123,9 +123,26 @@ def inline(folder: Path) -> OpenStand:
 EMPTY = ";".join(
     f"DELETE FROM quarterdeck.{table}"  # noqa: S608 - names of our own
     for table in (
-        *("runs", "contracts", "events", "payloads", "ready", "claims", "inbox", "approvals"),
+        *(
+            "runs",
+            "contracts",
+            "events",
+            "payloads",
+            "ready",
+            "claims",
+            "outbox",
+            "lanes",
+            "exclusive",
+            "erasures",
+            "inbox",
+            "approvals",
+        ),
         *("accounts", "idempotency", "facts", "api_keys", "owners"),
     )
+)
+EMPTY += (
+    ";ALTER TABLE quarterdeck.audit DISABLE TRIGGER keep_audit;DELETE FROM quarterdeck.audit"
+    ";ALTER TABLE quarterdeck.audit ENABLE TRIGGER keep_audit"
 )
 
 

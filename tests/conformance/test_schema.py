@@ -29,7 +29,15 @@ async def old_store(path: Path) -> None:
     await journal.submit(SetFact("switches", "[]", T0_US))
     await journal.close()
     db = connect(path)
-    db.execute("DROP TABLE api_keys; PRAGMA user_version = 1")
+    db.execute("DROP TABLE api_keys; DROP TABLE audit; DROP INDEX contracts_by_tenant; DROP INDEX contracts_by_correlation")
+    for table in ("outbox", "lanes", "exclusive", "erasures"):
+        db.execute(f"DROP TABLE {table}")
+    for index in ("runs_in_line", "approvals_by_run", "idempotency_by_run"):
+        db.execute(f"DROP INDEX {index}")
+    for column in ("line", "behind"):
+        db.execute(f"ALTER TABLE runs DROP COLUMN {column}")
+    db.execute("DROP TABLE dead_letters; DROP INDEX runs_dead; ALTER TABLE contracts DROP COLUMN needs")
+    db.execute("ALTER TABLE runs DROP COLUMN deaths; PRAGMA user_version = 1")
     db.close()
 
 
@@ -90,3 +98,26 @@ def test_the_first_schema_never_changes(tmp_path: Path) -> None:
     db.close()
     assert "api_keys" not in names
     assert {"runs", "events", "inbox", "approvals", "facts"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("which", "index"),
+    [
+        ({"tenants": ["acme"]}, "contracts_by_tenant"),
+        ({"correlation": "c1"}, "contracts_by_correlation"),
+        ({"route": "a"}, "contracts_by_route"),
+    ],
+)
+async def test_a_filtered_list_reads_an_index_and_sorts_nothing(tmp_path: Path, which: dict, index: str) -> None:
+    """However many runs there are, a page costs what it shows."""
+    path = tmp_path / "store.db"
+    prepare(path, 1)
+    insights, asked = SqliteInsights(path), []
+    insights._db.exec_trace = lambda _, statement, values: asked.append((statement, values)) or True
+    insights.runs(**which, limit=50)
+    insights._db.exec_trace = None
+    [(statement, values)] = asked
+    plan = [str(row[3]) for row in insights._db.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+    insights.close()
+    assert any(index in step for step in plan), plan
+    assert not any("TEMP B-TREE" in step or step.startswith("SCAN") for step in plan), plan

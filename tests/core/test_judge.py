@@ -18,8 +18,9 @@ from quarterdeck.core import judge
 from quarterdeck.core.contract import Limits, RunContract
 from quarterdeck.core.controls import Controls
 from quarterdeck.core.fold import start
-from quarterdeck.core.judge import Decision, Facts, revoked, rule, screen
+from quarterdeck.core.judge import Answering, Decision, Facts, revoked, rule, screen
 from quarterdeck.core.proposal import Proposal
+from quarterdeck.core.sinks import NO_CROSSING, Crossing
 from quarterdeck.core.specs import Degrade, ToolSpec
 from quarterdeck.core.state import ApprovalMark, RunState
 from quarterdeck.core.vocabulary import Autonomy, EffectClass, Mode, ProposalKind, Ruling
@@ -49,6 +50,9 @@ class Case:
     succeeded: frozenset[str] = frozenset()
     cancelled_by: str = ""
     now_us: int = T0_US
+    crossing: Crossing = NO_CROSSING
+    uncountable: str = ""
+    answering: Answering = field(default_factory=Answering)
 
     def with_contract(self, **changes: object) -> Case:
         return replace(self, contract=msgspec.structs.replace(self.contract, **changes))
@@ -73,7 +77,18 @@ class Case:
     def facts(self) -> Facts:
         identity = "a1" if self.approval is not None else None
         tool = self.tool if self.kind is ProposalKind.TOOL else None
-        return Facts(self.now_us, self.controls, tool, self.approval, identity, self.exhausted, self.degrade)
+        return Facts(
+            self.now_us,
+            self.controls,
+            tool,
+            self.approval,
+            identity,
+            self.exhausted,
+            self.degrade,
+            crossing=self.crossing,
+            uncountable=self.uncountable,
+            answering=self.answering,
+        )
 
     @property
     def proposal(self) -> Proposal:
@@ -154,9 +169,17 @@ REASONS: dict[str, tuple[Case, Ruling, bool]] = {
     "autonomy.drafts_for_review": (PLAIN.with_contract(autonomy=Autonomy.DRAFTS_FOR_REVIEW), Ruling.ASK, False),
     "mode.human_gated": (PLAIN.with_contract(mode=Mode.HUMAN_GATED), Ruling.ASK, False),
     "switch.force_approval": (forced(None), Ruling.ASK, False),
+    "budget.approvals": (
+        forced(None).with_contract(limits=Limits(approvals=0)),
+        Ruling.DENY,
+        False,
+    ),
+    "limit.refunds": (replace(PLAIN, uncountable="limit.refunds"), Ruling.DENY, False),
+    "label.untrusted_target": (replace(PLAIN, crossing=Crossing(("label.untrusted_target",), ("to",))), Ruling.ASK, False),
     "approval.digest_differs": (forced(mark(digest="d2")), Ruling.DENY, False),
     "approval.rejected": (forced(mark(outcome="rejected")), Ruling.DENY, False),
     "approval.expired": (forced(mark(expires_at_us=T0_US)), Ruling.DENY, False),
+    "approval.self": (replace(forced(APPROVED), answering=Answering(barred=frozenset({"grace"}))), Ruling.DENY, False),
     "approval.granted": (forced(APPROVED), Ruling.ALLOW, False),
 }
 
@@ -176,8 +199,18 @@ def test_every_code_that_the_rules_can_say_is_tested() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value and " " not in node.value
     }
-    assert {code for code in said if not code.endswith((".", "_"))} <= set(REASONS)
+    assert {code for code in said if not code.endswith((".", "_"))} <= {*REASONS, "approval.quorum"}
     assert len(said) > 15
+
+
+def test_a_quorum_is_counted_in_people_and_in_time() -> None:
+    one = replace(forced(APPROVED), answering=Answering(quorum=2))
+    assert one.judged() == Decision(Ruling.ASK, ("switch.force_approval", "approval.quorum"))
+    same = replace(one, answering=Answering(quorum=2, endorsers=frozenset({"grace"})))
+    assert same.judged().ruling is Ruling.ASK
+    two = replace(one, answering=Answering(quorum=2, endorsers=frozenset({"ada"}), endorsed_until_us=T0_US + 1))
+    assert two.judged().ruling is Ruling.ALLOW
+    assert replace(two, now_us=T0_US + 1).judged().reasons == ("approval.expired",), "the first answer has expired"
 
 
 def test_what_nothing_forbids_is_allowed_with_its_reservation() -> None:
@@ -407,3 +440,24 @@ def test_every_tightening_can_matter(place: int) -> None:
     relaxed = [PLAIN, *[replace(case, succeeded=frozenset({"lookup"}), reasons=("policy.x",)) for case in relaxed]]
     assert all(case.judged().ruling is Ruling.ALLOW for case in relaxed)
     assert any(TIGHTENINGS[place](case).judged().ruling is not Ruling.ALLOW for case in relaxed)
+
+
+def test_a_policy_may_lift_what_labels_ask_and_nothing_else() -> None:
+    crossed = replace(PLAIN, crossing=Crossing(("label.untrusted_target",), ("to",)))
+    assert rule(crossed.proposal, crossed.state, crossed.facts, "allow", (), lifted=True).ruling is Ruling.ALLOW
+    asked = crossed.with_controls(forced_approval=frozenset({"refund"}))
+    assert rule(asked.proposal, asked.state, asked.facts, "allow", (), lifted=True).reasons == ("switch.force_approval",)
+
+
+def test_what_is_redacted_is_allowed_and_withheld() -> None:
+    decision = rule(PLAIN.proposal, PLAIN.state, PLAIN.facts, "redact", ("secret.kept",))
+    assert (decision.ruling, decision.redact) == (Ruling.ALLOW, True)
+    assert rule(MODEL.proposal, MODEL.state, MODEL.facts, "redact", ("secret.kept",)).ruling is Ruling.DENY
+
+
+def test_a_policy_degrades_only_where_there_is_a_lesser_model() -> None:
+    assert rule(MODEL.proposal, MODEL.state, MODEL.facts, "degrade", ("cheap.enough",)).ruling is Ruling.DENY
+    lesser = replace(MODEL, degrade=Degrade("small"))
+    assert rule(lesser.proposal, lesser.state, lesser.facts, "degrade", ("cheap.enough",)).ruling is Ruling.DEGRADE
+    already = msgspec.structs.replace(MODEL.facts, degraded=True)
+    assert rule(MODEL.proposal, MODEL.state, already, "degrade", ("cheap.enough",)).ruling is Ruling.ALLOW

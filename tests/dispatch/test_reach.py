@@ -27,9 +27,9 @@ class Away(SqliteInsights):
             self.left[name] -= 1
             raise Unavailable(self.code, "the server does not answer")
 
-    def due(self, now_us: int) -> bool:
+    def due(self, now_us: int, programs: tuple[str, ...] | None = None) -> bool:
         self._gone("due")
-        return super().due(now_us)
+        return super().due(now_us, programs)
 
     def salt(self, run_id: str) -> bytes | None:
         self._gone("salt")

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 
+from quarterdeck.core.audit import ACTIONS
 from quarterdeck.core.events import KINDS
 from quarterdeck.core.identity import Action
 from quarterdeck.core.vocabulary import Autonomy
 from tests.docs.pages import PACKAGE
 
 ERRORS = ("UsageError", "Unauthenticated", "Refused", "Unavailable", "OwnershipLost", "Corrupt")
-_ALIASES = {"RefusedError": "Refused", "Unreadable": ""}
+_ALIASES = {"RefusedError": "Refused", "_refused": "Refused", "Unreadable": ""}
 _CARRIERS = {
     "ModelFailure": 0,
     "ToolFailure": 0,
@@ -41,19 +42,33 @@ COMPOSED: dict[str, tuple[str, ...]] = {
     "store.{}": ("store.*",),
     "run.{}": ("run.epoch", "run.seq", "run.run", "run.incarnation", "run.terminal"),
     "autonomy.{}": tuple(f"autonomy.{level}" for level in Autonomy),
-    "approval.{}": ("approval.rejected", "approval.expired"),
+    "approval.{}": ("approval.rejected", "approval.expired", "approval.answered"),
     "budget.{}": tuple(
-        f"budget.{name}" for name in ("turns", "model_calls", "tools", "tokens", "cost", "route", "tenant", "all")
+        f"budget.{name}"
+        for name in (
+            "turns",
+            "model_calls",
+            "tools",
+            "tokens",
+            "cost",
+            "route",
+            "tenant",
+            "agent",
+            "thread",
+            "all",
+        )
     ),
     "budget.near_{}": tuple(f"budget.near_{name}" for name in ("turns", "model_calls", "tokens", "cost")),
+    "label.untrusted_{}": ("label.untrusted_target", "label.untrusted_amount"),
+    "limit.{}": ("limit.*",),
     "model.{}": ("model.timeout", "model.connection", "model.unknown"),
     "tool.{}": ("tool.timeout", "tool.unreachable", "tool.failed"),
 }
 _MESSAGES = ("model.delta", "http.disconnect", "http.response.start", "http.response.body")
 """The ephemeral message of streams, and those between a server and its application."""
-_NAMES = frozenset({*KINDS, *Action, *_MESSAGES})
+_NAMES = frozenset({*KINDS, *Action, *_MESSAGES, *(ACTIONS - {"approval.rejected", "approval.answered"})})
 """Dotted names of other things."""
-_BESIDE = ("switch", "schema", "cli", "child", "signal", "timer", "compensation")
+_BESIDE = ("audit", "switch", "label", "schema", "cli", "child", "signal", "timer", "compensation")
 """Families whose codes are returned or printed only, never passed to a carrier."""
 _DOTTED = re.compile(r"[a-z][a-z_]*(\.[a-z][a-z0-9_]*|\.[a-z_]*\{\})+\Z")
 _PROMISED = re.compile(r"``([a-z]+\.[a-z_]+)``")

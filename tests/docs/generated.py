@@ -57,7 +57,7 @@ def error_classes() -> str:
 def default_limits() -> str:
     """The caps of a run whose route and agent say nothing."""
     limits = [(name, getattr(DEFAULT_LIMITS, name)) for name in DEFAULT_LIMITS.__struct_fields__]
-    rows = [(f"`{name}`", "not limited" if value is None else f"{value:,}") for name, value in limits]
+    rows = [(f"`{name}`", "none; it holds where it is set" if value is None else f"{value:,}") for name, value in limits]
     return _table(["limit", "default"], [*rows, ("output reserve of each model call", f"{OUTPUT_RESERVE} tokens")])
 
 

@@ -12,6 +12,7 @@ Name = tuple[str, str]
 """A module's path inside the package, and the constant's name."""
 
 NOT_LIMITS: Mapping[Name, str] = {
+    ("core/windows.py", "MILLION"): "a unit",
     ("core/dependency.py", "HIGH_RATIO"): "where a hint begins",
     ("store/sqlite/opening.py", "APPLICATION_ID"): "a mark",
     ("store/sqlite/opening.py", "SCHEMA"): "a version",

@@ -52,6 +52,7 @@ SHOP = textwrap.dedent('''
     deck.agent("greet", model=ScriptedModel(greet))
     deck.agent("support", model=ScriptedModel(refunding), tools=[find_order, refund], autonomy="executes_after_approval")
     deck.agent("parcel", model=ScriptedModel([[("ship", {"order_id": "plum-order"})], "sent"]), tools=[ship])
+    deck.route("parcel", "parcel", fallback="greet", escalation=["lead"])
 ''')
 
 

@@ -14,10 +14,34 @@ from quarterdeck.core.vocabulary import Status
 from tests.doors.cli_shop import Shop
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-NAMES = ("runs", "approvals", "effects", "switches", "policies", "journal", "keys")
+NAMES = (
+    *(
+        "runs",
+        "approvals",
+        "effects",
+        "dlq",
+        "switches",
+        "policies",
+        "policy",
+        "outbox",
+        "journal",
+        "keys",
+        "dependency",
+        "audit",
+        "decisions",
+    ),
+)
 GROUPS = {"quarterdeck", *(f"quarterdeck {name}" for name in NAMES)}
-ELSEWHERE = {"quarterdeck serve", "quarterdeck dev", "quarterdeck dependencies", "quarterdeck completion"}
-"""The first two run until they are told to stop: test_serving; the third needs a server: test_places; the last prints a script."""
+DEPENDENCY: dict[str, tuple[str, ...]] = {
+    "dependency change": ("tool:refund", "--slots", "3", "--for", "5m"),
+    "dependency restore": ("tool:refund",),
+}
+ELSEWHERE = {
+    *("quarterdeck serve", "quarterdeck dev", "quarterdeck worker", "quarterdeck dependencies", "quarterdeck completion"),
+    *("quarterdeck outbox show", "quarterdeck outbox requeue", "quarterdeck outbox drop"),
+}
+"""The first three run until they are told to stop: test_serving, tests/fleet; the next needs a server: test_places; the next prints a
+script; the others need messages: test_cli_outbox."""
 
 
 def test_the_page_is_what_the_commands_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,13 +67,10 @@ def test_every_command_explains_itself(tmp_path: Path) -> None:
     assert shop.read("--version").stdout.startswith("quarterdeck ")
 
 
-def test_every_command_speaks_json(tmp_path: Path) -> None:
-    shop = Shop(tmp_path)
-    asked = {intent: json.loads(shop("run", intent, "--json").stdout) for intent in ("greet", "support", "parcel")}
-    second = json.loads(shop("run", "support", "--json").stdout)
-    support, parcel, greet = asked["support"], asked["parcel"], asked["greet"]
-    approval, other = (result["waiting_on"][0].partition(":")[2] for result in (support, second))
-    commands: dict[str, tuple[str, ...]] = {
+def arguments_of(greet: dict, parcel: dict, support: dict, second: dict, approval: str, other: str) -> dict[str, tuple[str, ...]]:
+    """Every command that a store answers, with arguments that it takes, in an order that makes sense."""
+    return {
+        **DEPENDENCY,
         "runs ls": (),
         "runs show": (support["run_id"], "--content"),
         "runs events": (greet["run_id"], "--after", "1"),
@@ -57,23 +78,66 @@ def test_every_command_speaks_json(tmp_path: Path) -> None:
         "approvals show": (approval,),
         "approvals approve": (approval, "--by", "bob"),
         "approvals reject": (other, "--by", "bob", "--reason", "no"),
+        "effects ls": (),
+        "effects show": (parcel["run_id"], parcel["waiting_on"][0].partition(":")[2]),
+        "oversight": (),
+        "journal proof": (greet["run_id"],),
         "effects resolve": (parcel["run_id"], parcel["waiting_on"][0].partition(":")[2], "--not-done", "--by", "bob"),
+        "runs signal": (second["run_id"], "news", "--input", "7"),
+        "runs pause": (second["run_id"], "--reason", "x"),
+        "runs resume": (second["run_id"], "--reason", "x"),
+        "runs interrupt": (parcel["run_id"], "--input", '"hear"'),
+        "runs escalate": (parcel["run_id"],),
+        "runs budget": (parcel["run_id"], "--budget-turns", "20"),
+        "runs fork": (greet["run_id"], "m0"),
+        "runs replay": (greet["run_id"],),
+        "runs diff": (greet["run_id"], greet["run_id"]),
         "runs cancel": (parcel["run_id"],),
+        "dlq ls": (),
+        "dlq show": (greet["run_id"],),
+        "dlq requeue": ("--all",),
+        "dlq drop": ("--all", "--reason", "test"),
+        "workers": (),
         "budgets": (),
         "switches set": ("disable_tool:refund", "--reason", "test"),
+        "switches preview": ("disable_tool:refund",),
         "switches ls": (),
+        "switches prove": ("disable_tool:refund",),
         "switches clear": ("disable_tool:refund", "--reason", "test"),
+        "switches history": (),
+        "decisions mark": (support["run_id"], approval.rpartition("_")[2], "--reason", "no", "--by", "bob"),
         "policies show": (),
+        "policy check": (),
+        "policy test": ("cases.json",),
+        "policy backtest": ("candidate.cedar",),
         "keys create": ("ops", "--role", "operator@default"),
         "keys ls": (),
+        "audit ls": (),
+        "audit verify": (),
+        "audit export": (),
         "journal verify": (),
         "journal erase": (greet["run_id"],),
+        "journal erasures": (),
+        "outbox ls": (),
         "routes": (),
         "tools": (),
         "doctor": (),
     }
+
+
+def test_every_command_speaks_json(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    asked = {intent: json.loads(shop("run", intent, "--json").stdout) for intent in ("greet", "support", "parcel")}
+    second = json.loads(shop("run", "support", "--json").stdout)
+    support, parcel, greet = asked["support"], asked["parcel"], asked["greet"]
+    approval, other = (result["waiting_on"][0].partition(":")[2] for result in (support, second))
+    commands = arguments_of(greet, parcel, support, second, approval, other)
+    (tmp_path / "cases.json").write_text("[]")
+    (tmp_path / "candidate.cedar").write_text("permit(principal, action, resource);")
     leaves = {path for path, _ in helps()} - GROUPS - ELSEWHERE
-    assert {f"quarterdeck {name}" for name in commands} | {"quarterdeck run", "quarterdeck keys revoke"} == leaves
+    beside = {"run", "keys revoke", "journal prove", "check", "approvals edit", "approvals respond"}
+    beside |= {"effects done", "effects not-done", "effects retry"}
+    assert {f"quarterdeck {name}" for name in {*commands, *beside}} == leaves
     told = {}
     for name, arguments in commands.items():
         ended = shop.read(*name.split(), *arguments, "--json")
@@ -89,10 +153,20 @@ def test_every_command_speaks_json(tmp_path: Path) -> None:
     assert shown["shown"]["arguments"] == {"cents": 500, "order_id": "plum-order"}
     covers = {"routes": ["support"], "tools": ["refund"], "tenants": ["*"], "runs": 2, "more": False, "doubt": ""}
     [switched], [cleared] = told["switches set"], told["switches clear"]
+    proof = switched.pop("proof")
     assert switched == {"switch": "disable_tool:refund", "on": True, "version": switched["version"], "covers": covers}
-    assert told["switches ls"] == [{"version": switched["version"], "switches": ["disable_tool:refund"]}]
+    assert (proof["version"], proof["runs"], proof["in_flight"]) == (switched["version"], 2, 0)
+    assert told["switches ls"][0]["switches"] == ["disable_tool:refund"]
+    assert told["switches ls"][0]["details"][0]["reason"] == "test"
+    assert told["switches prove"][0]["covered_intents_after"] == 0
+    assert [row["action"] for row in told["switches history"][0]["history"]] == ["switch.set", "switch.cleared"]
+    done = [row["action"] for row in told["audit ls"][0]["rows"]]
+    orders = ["dependency.changed", "dependency.restored", "approval.approved", "approval.rejected", "effect.resolved"]
+    orders += [f"run.{name}" for name in ("signal", "pause", "resume", "interrupt", "escalate", "budget", "fork", "cancel")]
+    orders += ["switch.set", "switch.reached"]
+    assert done[2:] == [*orders, "switch.cleared", "decision.marked", "key.made"]
     assert (cleared["on"], cleared["version"]) == (False, switched["version"] + 1)
     assert [tool["name"] for tool in told["tools"][0]["tools"]] == ["find_order", "refund", "ship"]
     assert told["tools"][0]["tools"][1]["input_schema"]["type"] == "object"
     assert {route["intent"] for route in told["routes"][0]["routes"]} == {"greet", "support", "parcel"}
-    assert told["journal verify"][0]["runs"] == 4
+    assert told["journal verify"][0]["runs"] == 5

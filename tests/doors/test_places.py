@@ -18,6 +18,7 @@ import quarterdeck.cli.places.served
 from quarterdeck.cli.places.served import translated
 from quarterdeck.client import ClientError, Unreachable
 from quarterdeck.core.errors import OUTCOMES
+from quarterdeck.core.specs import RouteSpec
 from quarterdeck.server.problems import STATUS
 from tests.docs.codes import ERRORS, search, sources
 from tests.doors.cli_shop import Shop, error_of
@@ -197,8 +198,9 @@ def test_a_switch_says_what_it_covers_and_reaches_a_server_either_way(shop: Shop
         "stop_route:greet is set: version"
         in shop.read("switches", "set", "stop_route:greet", "--reason", "x", *at(served)).stdout
     )
-    refused = shop.read("run", "greet", *at(served), "--json")
-    assert (refused.returncode, json.loads(refused.stdout)["code"]) == (11, "switch.route_stopped")
+    for place in (at(served), ("--store", "quarterdeck.db")):
+        refused = shop.read("run", "greet", *place)
+        assert (refused.returncode, error_of(refused)) == (3, "switch.route_stopped"), place
     assert run["status"] == "waiting"
 
 
@@ -287,7 +289,7 @@ def test_the_server_comes_from_flags_variables_or_the_file(shop: Shop, served: s
     monkeypatch.setenv("QUARTERDECK_STORE", "quarterdeck.db")
     told = shop.read("runs", "ls")
     assert (told.returncode, error_of(told)) == (2, "config.place")
-    assert shop.read("keys", "ls").returncode == 0, "what needs the file does not ask for a server"
+    assert shop.read("journal", "verify").returncode == 0, "what needs the file does not ask for a server"
     monkeypatch.delenv("QUARTERDECK_SERVER")
     monkeypatch.delenv("QUARTERDECK_STORE")
     (shop.folder / "quarterdeck.toml").write_text(f'[quarterdeck]\napp = "shop:deck"\nserver = "{served}"\n')
@@ -348,3 +350,39 @@ def test_progress_is_shown_at_a_terminal_only(shop: Shop) -> None:
     assert shown.startswith("\r1 runs checked")
     assert shown.endswith("\r\x1b[K")
     assert out.startswith("1 runs checked")
+
+
+def test_a_route_is_shown_with_every_field_and_a_run_that_goes_elsewhere_says_so(shop: Shop, served: str) -> None:
+    for place in (at(served), ()):
+        row = shop.json("routes", "greet", *place)
+        assert set(RouteSpec.__struct_fields__) <= set(row), place
+        shown = shop.read("routes", "greet", *place).stdout
+        assert [name for name in row if not shown.replace("  ", "\n").count(name.replace("_", " "))] == [], place
+        mistyped = shop.read("routes", "gret", *place)
+        assert (mistyped.returncode, error_of(mistyped)) == (2, "route.unknown")
+        assert "did you mean 'greet'?" in mistyped.stderr
+    assert shop.read("switches", "set", "stop_route:parcel", "--reason", "x", *at(served)).returncode == 0
+    for place in (at(served), ("--store", "quarterdeck.db")):
+        moved = shop.read("run", "parcel", *place)
+        assert "it goes by route greet instead of parcel: switch.route_stopped" in moved.stderr, place
+        run = moved.stdout.split()[0]
+        assert "elsewhere, switch.route_stopped, instead of parcel" in shop.read("runs", "show", run, *place).stdout
+
+
+def test_runs_are_paused_resumed_and_told_and_keys_made_at_a_server_and_at_its_store(shop: Shop, served: str) -> None:
+    for place, by in ((at(served), "admin"), (("--store", "quarterdeck.db"), "operator")):
+        run = json.loads(shop.read("run", "support", *at(served), "--json").stdout)["run_id"]
+        for order in (("pause", run, "--reason", "x"), ("signal", run, "news", "--input", "7"), ("resume", run)):
+            told = shop.read("runs", *order, *place)
+            assert (told.returncode, run in told.stdout) == (0, True), told.stderr
+        events = [json.loads(line) for line in shop.read("runs", "events", run, "--json", *at(served)).stdout.splitlines()]
+        assert {event["body"]["by"] for event in events if event["kind"] in ("run.paused", "signal.received")} <= {by}
+        made = shop.json("keys", "create", "bob", "--role", "viewer@acme", *place)
+        listed = both(shop, served, "keys", "ls")[0]
+        assert made["prefix"] in {key["prefix"] for key in listed} and made["key"] not in str(listed)
+        ended = shop.json("keys", "revoke", made["prefix"], "--reason", "x", *place)
+        assert (ended["status"], ended["prefix"]) == ("revoked", made["prefix"])
+    wrong = shop.read("runs", "pause", "run_0", *at(served))
+    assert (wrong.returncode, error_of(wrong)) == (2, "run.unknown")
+    named = shop.read("runs", "pause", run, "--by", "carol", *at(served))
+    assert (named.returncode, error_of(named)) == (2, "by.server")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import select
 import signal
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -162,3 +165,32 @@ def test_a_changed_file_starts_the_server_again_on_the_same_store(shop: Shop) ->
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-m", "quarterdeck.cli", "serve", "--port", "0", "--json", *sys.argv[1:]],
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+print(child.pid, child.stdout.readline(), end="", flush=True)
+child.wait()
+"""
+
+
+def test_a_child_leaves_with_its_parent_though_that_is_killed(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    command = [sys.executable, "-c", PARENT, "--with-parent"]
+    parent = subprocess.Popen(command, cwd=shop.folder, env=shop.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid, _, ready = parent.stdout.readline().partition(" ")
+    assert json.loads(ready)["url"]
+    watch = os.pidfd_open(int(pid))
+    try:
+        parent.kill()
+        parent.communicate()
+        gone, _, _ = select.select([watch], [], [], 60)
+        assert gone, "the child serves on, though nobody is there for it"
+    finally:
+        if not select.select([watch], [], [], 0)[0]:
+            os.kill(int(pid), signal.SIGKILL)
+        os.close(watch)
+    assert shop.read("runs", "ls").returncode == 0, "it has let go of the store"

@@ -48,7 +48,7 @@ CONTEXT: dict[str, object] = {
     "mode": "sync",
     "turn": 1,
     "spent": {"tokens": 10, "tool_calls": 1, "cost_microusd": 50},
-    "labels": {"untrusted": False, "sensitive": False},
+    "labels": {"untrusted": False, "sensitive": False, "crossing": False, "arguments": []},
 }
 PRINCIPAL: dict[str, object] = {"tenant": "t1", "autonomy": "bounded_autonomous", "risk": "low", "route": "r1"}
 RESOURCE: dict[str, object] = {"effect": "external", "permissions": ("money",)}

@@ -139,7 +139,12 @@ def requests(draw: st.DrawFn) -> PolicyRequest:
             "user": draw(word(["ann", "bob"])),
             "turn": draw(word([1, 3, 6])),
             "spent": spent,
-            "labels": {"untrusted": draw(st.booleans()), "sensitive": draw(st.booleans())},
+            "labels": {
+                "untrusted": draw(st.booleans()),
+                "sensitive": draw(st.booleans()),
+                "crossing": draw(st.booleans()),
+                "arguments": draw(st.lists(word(["to", "note"]), max_size=2)),
+            },
         },
         arguments=arguments,
     )

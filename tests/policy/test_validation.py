@@ -78,7 +78,7 @@ def test_every_way_to_speak_of_an_argument_works(policy: str) -> None:
         ('@reason("Too Large") forbid(principal, action, resource);', "is not a code of your own"),
         ('@reason("Too Large") forbid(principal, action, resource);', "is not a code of your own"),
         ('@reason("policy.denied") forbid(principal, action, resource);', "is not a code of your own"),
-        ('@outcome("maybe") forbid(principal, action, resource);', 'it is "ask" or "deny"'),
+        ('@outcome("maybe") forbid(principal, action, resource);', 'it is "ask", "degrade", "redact" or "deny"'),
         ('@outcome("ask") permit(principal, action, resource);', "belongs on a forbid"),
         ('@outcom("ask") forbid(principal, action, resource);', "did you mean @outcome?"),
         ('@reasons("a.b") forbid(principal, action, resource);', "did you mean @reason?"),

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from quarterdeck.core.errors import OUTCOMES, Refused, Unauthenticated, UsageError
-from quarterdeck.server import bodies, problems
+from quarterdeck.server import bodies, problems, reference
 from quarterdeck.server.openapi import document, statuses
 from quarterdeck.server.settings import Settings
 from quarterdeck.server.table import TABLE
@@ -73,6 +73,14 @@ async def test_it_is_served_as_it_is_made(house: House) -> None:
         answer = await client.get("/openapi.json")
     assert answer.content == document()
     assert answer.json()["openapi"] == "3.1.0"
+
+
+def test_the_reference_is_what_the_description_says() -> None:
+    written = pages.text("docs/reference/http.md")
+    assert written == reference.page(), "renew it: python -m quarterdeck.server.reference > docs/reference/http.md"
+    for row in TABLE:
+        assert f"### `{row.verb} {row.path}`" in written
+        assert all(f"`{code}`" in written for code in row.codes), row.name
 
 
 def test_the_guide_lists_every_operation_with_its_right() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 from quarterdeck.server.table import TABLE
-from tests.server.stage import House, decided, until
+from tests.server.stage import House, decided, open_house, until
 
 GREET = {"intent": "greet", "payload": "you"}
 
@@ -173,3 +176,16 @@ async def test_other_verbs_are_refused_and_head_is_get(house: House) -> None:
         for path in ("/v1/runs", run, run + "/events", "/healthz/live"):
             head = await client.head(path)
             assert (head.status_code, head.content) == (200, b""), path
+
+
+async def test_the_largest_page_says_that_there_are_more_and_a_larger_one_is_refused(tmp_path: Path) -> None:
+    async with open_house(tmp_path, max_active=0) as house, house.client() as client:
+        await asyncio.gather(*[house.runtime.submit("greet", tenant="acme") for _ in range(1_001)])
+        page = (await client.get("/v1/runs", params={"limit": 1_000})).json()
+        assert (len(page["runs"]), page["next"] is None) == (1_000, False)
+        rest = (await client.get("/v1/runs", params={"limit": 1_000, "cursor": page["next"]})).json()
+        assert (len(rest["runs"]), rest["next"]) == (1, None)
+        assert not {run["run_id"] for run in page["runs"]} & {run["run_id"] for run in rest["runs"]}
+        for limit in (1_001, 0, -1):
+            answer = await client.get("/v1/runs", params={"limit": limit})
+            assert (answer.status_code, answer.json()["code"]) == (422, "http.query_invalid")

@@ -173,7 +173,7 @@ async def test_older_workers_go_on_beside_a_newer_schema(database: str) -> None:
         hold = await held(stand)
         await hold.append()
         with (
-            patched(opening, "SCHEMA", 2),
+            patched(opening, "SCHEMA", opening.SCHEMA + 1),
             patched(opening, "migration", lambda version: ("ALTER TABLE runs ADD COLUMN colour text NOT NULL DEFAULT 'blue'",)),
         ):
             prepare(database, 1)

@@ -15,7 +15,7 @@ from quarterdeck.testing.samples import DAY_US, T0_US, admission
 from tests.conformance.stands import SwappingStand
 from tests.store_postgres.sessions import runtime
 
-TABLES = ("runs", "contracts", "events", "payloads", "inbox", "approvals", "idempotency")
+TABLES = ("runs", "contracts", "events", "payloads", "inbox", "approvals", "idempotency", "outbox", "erasures", "dead_letters")
 
 
 @pytest.fixture

@@ -31,12 +31,15 @@ BROAD_EXCEPTS: frozenset[tuple[str, str]] = frozenset(
     {
         ("src/quarterdeck/dispatch/embedded.py", "the claim loop"),
         ("src/quarterdeck/dispatch/embedded.py", "the dispatcher"),
+        ("src/quarterdeck/dispatch/relay.py", "the relay"),
         ("src/quarterdeck/engine/runner.py", "the runner"),
         ("src/quarterdeck/engine/workflows/performing.py", "steps"),
         ("src/quarterdeck/engine/workflows/strands.py", "letting go"),
         ("src/quarterdeck/engine/workflows/strands.py", "the workflow"),
         ("src/quarterdeck/policy/cedar.py", "judging"),
         ("src/quarterdeck/server/door.py", "the door"),
+        ("src/quarterdeck/tools/secrets.py", "redacted findings"),
+        ("src/quarterdeck/tools/secrets.py", "redaction"),
         ("src/quarterdeck/resilience/dependency.py", "the attempts"),
     }
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quarterdeck import Quarterdeck
 from quarterdeck.app import wiring
-from quarterdeck.app.runtime import Starting
+from quarterdeck.app.starting import Starting
 from quarterdeck.app.views import RunResult
 from quarterdeck.core.commit import Claim, Op, Outcome
 from quarterdeck.dispatch import embedded

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from quarterdeck.testing.mutants_runtime import RuntimeMutant
 from quarterdeck.testing.mutants_workflows import WORKFLOW_MUTANTS
-from tests.workflows import test_divergence, test_replay, test_sagas, test_waits
+from tests.workflows import test_divergence, test_forks, test_generations, test_interrupts, test_replay, test_sagas, test_waits
 from tests.workflows.stage import staged
 from tests.workflows.test_property import machine, outcome
 
@@ -30,6 +33,12 @@ def diverged() -> None:
         test_divergence.test_other_code_parks_the_run_and_does_nothing(new)
 
 
+def forked() -> None:
+    folder = Path(tempfile.mkdtemp())
+    test_forks.log.clear()
+    asyncio.run(test_forks.test_an_edited_result_takes_another_way_and_undoing_leaves_the_source_alone(folder))
+
+
 SHOWS: tuple[Callable[[], object], ...] = (
     crossed,
     diverged,
@@ -41,6 +50,11 @@ SHOWS: tuple[Callable[[], object], ...] = (
     test_waits.test_a_cancel_reaches_the_children,
     lambda: test_waits.test_children_share_the_budget(1),
     lambda: test_divergence.test_what_is_not_recorded_cannot_be_awaited(test_divergence.yields),
+    test_generations.test_a_fresh_history_keeps_the_run_its_effects_and_what_was_not_taken,
+    test_interrupts.test_a_cancel_stops_what_was_started_once_through_a_crash_at_every_point,
+    test_interrupts.test_what_drains_and_what_is_done_is_left_alone,
+    lambda: test_interrupts.test_an_interrupt_ends_a_wait_where_the_workflow_wants_it_so("timer"),
+    forked,
 )
 
 

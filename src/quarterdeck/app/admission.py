@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from quarterdeck import __version__
-from quarterdeck.app.budgets import Budget, envelope_limits, overlaid
+from quarterdeck.app.budgets import Budget, envelope_limits
+from quarterdeck.app.routing import in_force
 from quarterdeck.app.words import word
 from quarterdeck.core import events as ev
+from quarterdeck.core.admission import COUNTING, Conditions, admit, fallbacks
 from quarterdeck.core.canonical import canonical, parse
-from quarterdeck.core.commit import Commit, Key, NewRun, record
+from quarterdeck.core.commit import Charge, Commit, Key, NewRun, Record, record
 from quarterdeck.core.context import estimate
 from quarterdeck.core.contract import Caller, Envelope, RunContract, VersionSet, checked_key, checked_name
-from quarterdeck.core.errors import Refused, UsageError
+from quarterdeck.core.errors import UsageError
 from quarterdeck.core.fairness import less_urgent
 from quarterdeck.core.identity import ServiceIdentity
-from quarterdeck.core.specs import AgentSpec, RouteSpec, ToolSpec
-from quarterdeck.core.vocabulary import AUTONOMY_RULES, Autonomy, Mode, Priority, Risk, Ruling
+from quarterdeck.core.specs import AgentSpec, RouteSpec, ToolSpec, needed
+from quarterdeck.core.tasks import AUTO, SIMPLE, STANDARD, cheapest, classify, program_of
+from quarterdeck.core.vocabulary import AdmissionAnswer, Mode, Priority, Risk
+from quarterdeck.core.windows import Pace, paced
 from quarterdeck.ports.clock import Clock, Entropy
+
+if TYPE_CHECKING:
+    from quarterdeck.app.deck import Quarterdeck
 
 KEY_TTL_US = 24 * 3_600 * 1_000_000
 """How long an idempotency key means the same run."""
-
-_RISKS = (Risk.LOW, Risk.MEDIUM, Risk.HIGH)
 
 
 def new_run_id(clock: Clock, entropy: Entropy) -> str:
@@ -43,6 +49,7 @@ def envelope_of(
     budget: Budget | None = None,
     idempotency_key: str | None = None,
     correlation_id: str | None = None,
+    ordering_key: str | None = None,
     priority: str | None = None,
     mode: Mode | None = None,
 ) -> Envelope:
@@ -54,6 +61,7 @@ def envelope_of(
         budget=(budget or Budget()).envelope(),
         idempotency_key=idempotency_key,
         correlation_id=correlation_id,
+        ordering_key=ordering_key,
         priority=priority,
         mode=mode,
     )
@@ -70,41 +78,54 @@ class Admission:
         tools: Mapping[str, ToolSpec],
         clock: Clock,
         entropy: Entropy,
+        *,
+        paces: Sequence[Pace] = (),
+        classify: Callable[[str], str] = classify,
+        costs: Callable[[str], int] = lambda _: 0,
     ) -> None:
+        self._classify = classify
+        self._costs = costs
+        self._paces = paces
         self._routes = routes
         self._agents = agents
         self._clock = clock
         self._entropy = entropy
         self._versions = {name: _versions(agent, tools) for name, agent in agents.items()}
         self._services = {name: ServiceIdentity(deck, name).subject for name in agents}
+        self._counting = frozenset(
+            route.intent
+            for route in routes.values()
+            if any(each.on_budget in COUNTING for each in (route, *fallbacks(routes, route)))
+        )
+
+    def asks_accounts(self, intent: str) -> bool:
+        """Whether the admission to this route depends on what its shared accounts have left."""
+        return intent in self._counting
 
     def contract(
-        self, envelope: Envelope, policy_version: str, budget_version: str, submitted_by: str = ""
+        self,
+        envelope: Envelope,
+        policy_version: str,
+        budget_version: str,
+        submitted_by: str = "",
+        now: Conditions | None = None,
     ) -> tuple[RunContract, bytes]:
-        """The contract and the canonical payload of a run. Raises :class:`UsageError` or :class:`Refused` with a code."""
-        route = self._routes.get(envelope.intent)
-        if route is None:
-            raise UsageError(
-                "route.unknown",
-                f"no route is called {envelope.intent[:80]!r}; there are: {', '.join(sorted(self._routes))}",
-            )
-        agent = self._agents[route.agent]
+        """The contract and the canonical payload of a run, as things stand ``now`` (by default: nothing stands against it).
+
+        Raises :class:`UsageError` or :class:`Refused` with a code; see :func:`quarterdeck.core.admission.admit`.
+        """
         tenant = checked_name("tenant", envelope.caller.tenant)
-        if "*" not in route.tenants and tenant not in route.tenants:
-            raise Refused("route.tenant", f"route {route.intent} does not serve tenant {tenant}; its owner is {route.owner}")
-        mode = envelope.mode or route.modes[0]
-        if mode not in route.modes:
-            raise Refused("route.mode", f"route {route.intent} does not run as {mode}; it runs as {', '.join(route.modes)}")
-        if envelope.ordering_key is not None:
-            raise UsageError(
-                "admission.ordering_key_unsupported", "no version so far keeps runs of one ordering key in order; leave it out"
-            )
+        found = admit(self._routes, envelope.intent, tenant, envelope.mode, now or Conditions())
+        route, mode = found.route, found.mode
+        agent = self._agents[route.agent]
         payload = canonical_of("the payload", envelope.payload)
         run_id = new_run_id(self._clock, self._entropy) if envelope.run_id is None else checked_name("run", envelope.run_id)
-        limits = overlaid(agent.limits, route.limits).narrowed(envelope_limits(envelope.budget))
+        effective = in_force(route, agent)
+        limits = effective.limits.narrowed(envelope_limits(envelope.budget))
         if mode is Mode.SYNC and limits.deadline_ms is None:
             limits = msgspec.structs.replace(limits, deadline_ms=15_000)
         now_us = self._clock.now_us()
+        task_class, model = self._model(agent, route, tenant, effective.risk, payload, now or Conditions())
         contract = RunContract(
             run_id=run_id,
             trace_id=self._entropy.token(16).hex(),
@@ -115,23 +136,45 @@ class Admission:
             route=route.intent,
             agent=agent.name,
             goal=_goal(payload),
-            autonomy=tighter_autonomy(agent.autonomy, route.autonomy),
-            risk=max(agent.risk, route.risk or Risk.LOW, key=_RISKS.index),
+            autonomy=effective.autonomy,
+            risk=effective.risk,
             mode=mode,
-            version_set=msgspec.structs.replace(self._versions[agent.name], policy=policy_version),
+            version_set=msgspec.structs.replace(self._versions[agent.name], policy=policy_version, model=model),
             limits=limits,
             budget_policy_version=budget_version,
             policy_version=policy_version,
-            allowed_tools=tuple(name for name in agent.tools if route.tools is None or name in route.tools),
+            allowed_tools=effective.tools,
             admitted_at_us=now_us,
             deadline_at_us=None if limits.deadline_ms is None else now_us + limits.deadline_ms * 1_000,
             idempotency_key=envelope.idempotency_key,
+            ordering_key=None if envelope.ordering_key is None else checked_key("ordering_key", envelope.ordering_key),
             thread_id=None if envelope.thread_id is None else checked_key("thread_id", envelope.thread_id),
             priority=_priority(route, envelope),
             submitted_by=submitted_by,
             service=self._services[agent.name],
+            requested=envelope.intent if found.answer is AdmissionAnswer.ELSEWHERE else "",
+            answer=found.answer,
+            admission=found.code,
+            task_class=task_class,
+            program=program_of(agent.name, task_class, model) if task_class else "",
+            labels=route.payload,
         )
         return contract, payload
+
+    def _model(
+        self, agent: AgentSpec, route: RouteSpec, tenant: str, risk: Risk, payload: bytes, now: Conditions
+    ) -> tuple[str, str]:
+        """The class of the task and the model that takes it; no class where the agent has one model for all."""
+        if not agent.tiers:
+            return "", agent.model
+        task_class = route.task_class
+        if task_class == AUTO:
+            value = msgspec.json.decode(payload)
+            task_class = self._classify(value if isinstance(value, str) else payload.decode())
+        if task_class == SIMPLE and risk is Risk.HIGH:
+            task_class = STANDARD
+        blocked = now.controls.blocked(tenant, route.intent, now.now_us)
+        return cheapest(agent, task_class, self._costs, now.unavailable | blocked)
 
     def commit(self, contract: RunContract, payload: bytes, envelope: Envelope, incarnation: int) -> Commit:
         """The commit that makes a run exist, with its idempotency key."""
@@ -147,6 +190,8 @@ class Admission:
             contract.thread_id,
             contract.parent_run_id,
             contract.priority,
+            contract.ordering_key,
+            needed(contract.route, contract.agent, contract.version_set.program),
         )
         key = None
         if envelope.idempotency_key is not None:
@@ -155,7 +200,34 @@ class Admission:
             name = checked_key("idempotency_key", envelope.idempotency_key)
             key = Key(contract.tenant, name, digest, contract.admitted_at_us + KEY_TTL_US)
         admitted = record(ev.RunAdmitted(contract.admitted_at_us, contract, tokens), payload)
-        return Commit(contract.run_id, 0, 0, incarnation, (admitted,), contract.admitted_at_us, new=new, key=key)
+        records: tuple[Record, ...] = (admitted,)
+        charges = self._paced(contract)
+        if charges:
+            moves = tuple([charge.move for charge in charges])
+            records += (record(ev.BudgetMoved(contract.admitted_at_us, moves)),)
+        at_us = contract.admitted_at_us
+        return Commit(contract.run_id, 0, 0, incarnation, records, at_us, charges=charges, new=new, key=key)
+
+    def _paced(self, contract: RunContract) -> tuple[Charge, ...]:
+        if not self._paces:
+            return ()
+        above = [f"agent:{contract.agent}", f"route:{contract.route}", f"tenant:{contract.tenant}", "all"]
+        if contract.thread_id is not None:
+            above.insert(0, f"thread:{contract.tenant}/{contract.thread_id}")
+        return paced(self._paces, above, contract.admitted_at_us)
+
+
+def admission_of(deck: Quarterdeck, clock: Clock, entropy: Entropy) -> Admission:
+    """The admission of a deck."""
+
+    def costs(model: str) -> int:
+        price = deck.models[model].price
+        return price.input_microusd_per_mtok + price.output_microusd_per_mtok
+
+    specs = {name: tool.spec for name, tool in deck.tools.items()}
+    return Admission(
+        deck.name, deck.routes, deck.agents, specs, clock, entropy, paces=deck.paces, classify=deck.classifier, costs=costs
+    )
 
 
 def canonical_of(what: str, value: object) -> bytes:
@@ -188,11 +260,3 @@ def _priority(route: RouteSpec, envelope: Envelope) -> Priority:
     """The route's priority; a caller may only ask for a less urgent one."""
     own = word(Priority, route.priority)
     return own if envelope.priority is None else less_urgent(own, word(Priority, envelope.priority))
-
-
-def tighter_autonomy(program: Autonomy, route: Autonomy | None) -> Autonomy:
-    """The one of the two that allows less."""
-    if route is None:
-        return program
-    order = {Ruling.DENY: 0, Ruling.ASK: 1, Ruling.ALLOW: 2}
-    return min(program, route, key=lambda level: sum(order[ruling] for ruling in AUTONOMY_RULES[level].values()))

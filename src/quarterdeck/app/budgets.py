@@ -8,6 +8,7 @@ from decimal import ROUND_DOWN, Decimal, InvalidOperation
 
 from quarterdeck.core.contract import EnvelopeBudget, Limits
 from quarterdeck.core.errors import UsageError
+from quarterdeck.core.windows import WINDOWS
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)\Z")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
@@ -27,6 +28,13 @@ def seconds(value: str | int | float) -> float:
     if isinstance(value, bool) or not 0 <= value < 1e9:
         raise UsageError("duration.invalid", f"{value!r} is not a duration in seconds")
     return float(value)
+
+
+def checked_window(window: str) -> str:
+    """Return a window's name; raises :class:`UsageError` (``window.unknown``) for any other word."""
+    if window not in WINDOWS:
+        raise UsageError("window.unknown", f"{window[:40]!r} is no window; use one of {', '.join(WINDOWS)}")
+    return window
 
 
 def microusd(value: str | int | float) -> int:
@@ -49,7 +57,8 @@ class Budget:
     """What a run, a route, a tenant or everything together may consume; whatever is not named is not limited here.
 
     ``turns`` are rounds of the loop, ``tools`` tool calls, ``tokens`` all tokens of all model calls, ``context`` tokens of one model
-    call, ``deadline`` wall-clock time from admission (``"15s"``), ``usd`` money (``"0.20"``).
+    call, ``compactions`` summaries of the transcript, ``deadline`` wall-clock time from admission (``"15s"``), ``usd`` money (``"0.20"``).
+    ``approvals`` is how often a run may ask a person, ``runs`` how many runs a shared account may begin per period.
     """
 
     turns: int | None = None
@@ -61,10 +70,24 @@ class Budget:
     model_calls: int | None = None
     retries: int | None = None
     repeats: int | None = None
+    approvals: int | None = None
+    runs: int | None = None
+    compactions: int | None = None
 
     def limits(self) -> Limits:
         """The same, in the core's units. Raises :class:`UsageError` for negative or absurd numbers."""
-        for name in ("turns", "tools", "tokens", "context", "model_calls", "retries", "repeats"):
+        for name in (
+            "turns",
+            "tools",
+            "tokens",
+            "context",
+            "model_calls",
+            "retries",
+            "repeats",
+            "compactions",
+            "approvals",
+            "runs",
+        ):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not 0 <= value < 2**53):
                 raise UsageError("budget.invalid", f"{name}={value!r} must be a whole number from 0")
@@ -78,6 +101,8 @@ class Budget:
             model_calls=self.model_calls,
             retries=self.retries,
             repeats=self.repeats,
+            approvals=self.approvals,
+            compactions=self.compactions,
         )
 
     def envelope(self) -> EnvelopeBudget:
@@ -87,7 +112,8 @@ class Budget:
         '0.200000'
         """
         limits = self.limits()
-        beyond = [name for name in ("model_calls", "retries", "repeats") if getattr(self, name) is not None]
+        more = ("model_calls", "retries", "repeats", "compactions", "approvals", "runs")
+        beyond = [name for name in more if getattr(self, name) is not None]
         if beyond:
             said = f"a caller cannot limit {', '.join(beyond)}; say it in the budget of the agent or the route"
             raise UsageError("budget.invalid", said)

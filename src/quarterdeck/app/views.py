@@ -127,6 +127,7 @@ class RunView(msgspec.Struct, frozen=True):
     unknown_effects: tuple[str, ...]
     approvals: dict[str, str]
     checkpoint: int
+    owner: str = ""
 
 
 def run_view(insights: Insights, run_id: str) -> RunView:
@@ -145,4 +146,5 @@ def run_view(insights: Insights, run_id: str) -> RunView:
         tuple(sorted(state.unknown)),
         approvals,
         state.seq,
+        state.owner,
     )

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from quarterdeck.app.children import delegating
 from quarterdeck.app.deck import Quarterdeck
+from quarterdeck.core.admission import problems as fallback_problems
 from quarterdeck.core.budget import Account
 from quarterdeck.core.contract import Limits, RunContract
-from quarterdeck.core.controls import from_rows
+from quarterdeck.core.controls import Controls, from_rows, switches_of
 from quarterdeck.core.errors import UsageError
-from quarterdeck.core.specs import AgentSpec
+from quarterdeck.core.overrides import current, parsed
+from quarterdeck.core.specs import AgentSpec, needed
+from quarterdeck.core.tasks import program_of
+from quarterdeck.core.windows import FACTS as WINDOW_FACTS
+from quarterdeck.core.windows import WindowLimit, window_of
 from quarterdeck.engine.programs import Program, prepare
 from quarterdeck.engine.services import Services
 from quarterdeck.engine.stream import Hub
@@ -26,11 +31,11 @@ from quarterdeck.models.local import LocalModel
 from quarterdeck.policy import CedarEngine, default_policies
 from quarterdeck.policy.schema import PolicyManifest, PolicyTool
 from quarterdeck.ports.clock import Clock, Entropy
-from quarterdeck.ports.policy import PolicyEngine
-from quarterdeck.ports.store import Insights, Journal
+from quarterdeck.ports.store import FactRow, Insights, Journal
 from quarterdeck.resilience.dependency import Dependencies
+from quarterdeck.tools.secrets import missing_secrets
 
-FACTS = ("policy", "release", "switches")
+FACTS = ("dependencies", "policy", "release", "switches")
 """Every fact that decisions are judged by."""
 
 
@@ -61,7 +66,10 @@ def check_deck(deck: Quarterdeck) -> None:
         ]
         if agent.name in deck.workflows:
             continue
-        wanted = {agent.model, *([agent.degrade.model] if agent.degrade is not None else [])}
+        tiered = [name for tier in agent.tiers for name in tier.models]
+        wanted = {agent.model, *tiered, *agent.fallbacks, *([agent.degrade.model] if agent.degrade is not None else [])}
+        if agent.compaction is not None and agent.compaction.model:
+            wanted.add(agent.compaction.model)
         problems += [
             f"agent {agent.name} names the model {name!r}, which does not exist" for name in sorted(wanted - set(deck.models))
         ]
@@ -73,12 +81,16 @@ def check_deck(deck: Quarterdeck) -> None:
             for name in route.tools or ()
             if name not in deck.tools
         ]
+    problems += fallback_problems(deck.routes)
     for name, tool in deck.tools.items():
         problems += [
             f"tool {name} needs evidence from {other!r}, which does not exist"
             for other in tool.spec.evidence
             if other not in deck.tools
         ]
+    problems += missing_secrets(deck.tools, deck.vault)
+    for limit in deck.limits:
+        problems += _limit_problems(deck, limit)
     for name, tool in deck.tools.items():
         if tool.spec.sandbox != "in_process":
             _log.warning(
@@ -93,6 +105,19 @@ def check_deck(deck: Quarterdeck) -> None:
         raise UsageError("deck.invalid", "; ".join(problems))
 
 
+def _limit_problems(deck: Quarterdeck, limit: WindowLimit) -> list[str]:
+    wrong = [
+        f"limit {limit.name} names the tool {name!r}, which does not exist" for name in limit.tools if name not in deck.tools
+    ]
+    for name in limit.tools:
+        if name in deck.tools:
+            known = msgspec.json.decode(deck.tools[name].spec.input_schema, type=dict[str, object]).get("properties") or {}
+            for argument in {*limit.per, *limit.sums} - set(WINDOW_FACTS):
+                if not isinstance(known, dict) or argument not in known:
+                    wrong.append(f"limit {limit.name} counts the argument {argument!r}, which the tool {name} does not have")
+    return wrong
+
+
 def check_models(deck: Quarterdeck) -> None:
     """Find which models of a deck cannot work on this machine: raises :class:`UsageError` (``model.unavailable``), and says what
     installs them. Apart from :func:`check_deck`, because whoever only asks for runs needs no model.
@@ -103,36 +128,58 @@ def check_models(deck: Quarterdeck) -> None:
         raise UsageError("model.unavailable", "; ".join(problems))
 
 
-def policy_of(deck: Quarterdeck) -> PolicyEngine:
-    """The deck's policy set, validated against its tools, agents and models."""
+def policy_of(deck: Quarterdeck, policies: Mapping[str, str] | None = None) -> CedarEngine:
+    """The deck's policy set, or a candidate for it, validated against its tools, agents, models, routes and tenants."""
+    tenants = {tenant for route in deck.routes.values() for tenant in route.tenants}
     manifest = PolicyManifest(
-        tuple(PolicyTool.of(tool.spec) for tool in deck.tools.values()), tuple(deck.agents), tuple(deck.models)
+        tuple(PolicyTool.of(tool.spec) for tool in deck.tools.values()),
+        tuple(deck.agents),
+        tuple(deck.models),
+        tuple(deck.routes),
+        () if "*" in tenants else tuple(sorted(tenants)),
     )
-    return CedarEngine.build(deck.policies or default_policies(), manifest)
+    return CedarEngine.build(policies or deck.policies or default_policies(), manifest)
+
+
+def programs_of(deck: Quarterdeck) -> tuple[str, ...]:
+    """The code that this deck has, as a worker states it: one entry for each route."""
+    found = {needed(route.intent, route.agent, deck.agents[route.agent].program) for route in deck.routes.values()}
+    return tuple(sorted(found))
 
 
 def budget_version(deck: Quarterdeck) -> str:
     """A content hash of the deck's shared budgets, recorded in every contract."""
-    return hashlib.sha256(repr(sorted(deck.accounts.items())).encode()).hexdigest()[:16]
+    found = (sorted(deck.accounts.items()), sorted(deck.periods.items()), deck.limits)
+    return hashlib.sha256(repr(found if deck.periods or deck.limits else found[0]).encode()).hexdigest()[:16]
 
 
-def accounts_of(deck: Quarterdeck) -> Callable[[RunContract], tuple[Account, ...]]:
-    """The shared accounts above a run, from the narrowest to the widest, the same order for every run."""
-    limits = deck.accounts
+def accounts_of(deck: Quarterdeck, now_us: Callable[[], int]) -> Callable[[RunContract], tuple[Account, ...]]:
+    """The shared accounts above a run, from the narrowest to the widest, the same order for every run.
+
+    Route, tenant and everything are always counted; threads, agents and periods where the deck limits them.
+    """
+    limits, periods = deck.accounts, deck.periods
     nothing = Limits()
-    everyone = limits.get("tenant:*", nothing)
-    known: dict[tuple[str, str], tuple[Account, ...]] = {}
+    known: dict[tuple[str, ...], tuple[Account, ...]] = {}
+    kinds = {name.partition(":")[0] for name in limits} | {name.partition(":")[0] for name, _ in periods}
 
     def accounts(contract: RunContract) -> tuple[Account, ...]:
-        key = (contract.route, contract.tenant)
+        names = [f"route:{contract.route}", f"tenant:{contract.tenant}", "all"]
+        if "agent" in kinds:
+            names.insert(0, f"agent:{contract.agent}")
+        if "thread" in kinds and contract.thread_id is not None:
+            names.insert(0, f"thread:{contract.tenant}/{contract.thread_id}")
+        labels = {per: window_of(per, now_us()) for per in {per for _, per in periods}} if periods else {}
+        key = (*names, *labels.values())
         found = known.get(key)
         if found is None:
-            route, tenant = f"route:{contract.route}", f"tenant:{contract.tenant}"
-            found = (
-                Account(route, limits.get(route, nothing)),
-                Account(tenant, limits.get(tenant, everyone)),
-                Account("all", limits.get("all", nothing)),
-            )
+            made = [Account(name, limits.get(name, limits.get(_everyone(name), nothing))) for name in names]
+            for per, label in sorted(labels.items()):
+                for name in names:
+                    limited = periods.get((name, per), periods.get((_everyone(name), per)))
+                    if limited is not None:
+                        made.append(Account(f"{name}@{label}", limited))
+            found = tuple(made)
             if len(known) < 10_000:
                 known[key] = found
         return found
@@ -140,11 +187,42 @@ def accounts_of(deck: Quarterdeck) -> Callable[[RunContract], tuple[Account, ...
     return accounts
 
 
+def _everyone(name: str) -> str:
+    return f"{name.partition(':')[0]}:*"
+
+
 def _program(deck: Quarterdeck, agent: AgentSpec) -> Program:
     function = deck.workflows.get(agent.name)
     if function is None:
-        return prepare(agent, [deck.tools[tool].spec for tool in agent.tools])
-    return WorkflowProgram(agent, None, {}, 0, function=function, names=deck.names, compensations=deck.compensations)
+        specs = [deck.tools[tool].spec for tool in agent.tools]
+        return prepare(agent, [spec for spec in specs if not spec.withdraws])
+    return WorkflowProgram(
+        agent,
+        None,
+        {},
+        0,
+        function=function,
+        names=deck.names,
+        compensations=deck.compensations,
+        raises=agent.name in deck.raising,
+    )
+
+
+def _programs(deck: Quarterdeck) -> Iterator[tuple[str, AgentSpec]]:
+    """Every agent by name; one with models by class of task also once for each of them."""
+    for name, agent in deck.agents.items():
+        yield name, agent
+        for tier in agent.tiers:
+            for model in tier.models:
+                chosen = msgspec.structs.replace(agent, model=model, max_output_tokens=tier.max_output_tokens)
+                yield program_of(name, tier.task_class, model), chosen
+
+
+def controls_of(switches: FactRow | None) -> Controls:
+    """The snapshot of the stored switches; of none, where none was ever set."""
+    if switches is None:
+        return Controls()
+    return from_rows(switches.version, switches_of(switches.value))
 
 
 def wire(deck: Quarterdeck, journal: Journal, insights: Insights, clock: Clock, entropy: Entropy, worker: str) -> Parts:
@@ -152,17 +230,20 @@ def wire(deck: Quarterdeck, journal: Journal, insights: Insights, clock: Clock, 
     dependencies = Dependencies(clock, entropy)
     for name, policy in deck.dependencies.items():
         dependencies.declare(name, policy)
-    gate = Gate(Catalogue(deck.tools), policy_of(deck), accounts_of(deck), clock.now_us)
+    gate = Gate(
+        Catalogue(deck.tools), policy_of(deck), accounts_of(deck, clock.now_us), clock.now_us, tuple(deck.trusted), deck.limits
+    )
+    gate.routes = deck.routes
     hub = Hub()
 
     def refresh() -> None:
         rows = {row.name: row for row in insights.facts()}
         # A fact that was never set has version 0, and is named all the same: so its first setting refuses what was judged before.
         gate.versions = dict.fromkeys(FACTS, 0) | {name: row.version for name, row in rows.items()}
-        switches = rows.get("switches")
-        if switches is not None:
-            names = frozenset(msgspec.json.decode(switches.value, type=list[str]))
-            gate.controls = from_rows(switches.version, names)
+        gate.controls = controls_of(rows.get("switches"))
+        overrides = rows.get("dependencies")
+        if overrides is not None:
+            dependencies.put(current(parsed(overrides.value), clock.now_us()))
 
     services = Services(
         worker=worker,
@@ -172,12 +253,13 @@ def wire(deck: Quarterdeck, journal: Journal, insights: Insights, clock: Clock, 
         clock=clock,
         entropy=entropy,
         hub=hub,
-        programs={name: _program(deck, agent) for name, agent in deck.agents.items()},
+        programs={name: _program(deck, agent) for name, agent in _programs(deck)},
         routes=deck.routes,
         models=deck.models,
         model_dependencies={name: dependencies.get(f"model:{name}") for name in deck.models},
         tool_dependencies={name: dependencies.get(f"tool:{name}") for name in deck.tools},
         refresh=refresh,
-        delegate=delegating(deck, gate, clock, entropy, journal),
+        delegate=delegating(deck, gate, clock, entropy, journal, insights),
+        topics=frozenset(deck.topics),
     )
     return Parts(services, gate, hub, clock, entropy, dependencies, budget_version(deck), refresh)

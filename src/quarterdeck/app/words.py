@@ -6,9 +6,9 @@ from typing import TypeVar
 
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.labels import Confidentiality, Integrity
-from quarterdeck.core.vocabulary import Autonomy, EffectClass, Priority, Risk
+from quarterdeck.core.vocabulary import Autonomy, CancelMode, EffectClass, OnBudget, Priority, Risk
 
-W = TypeVar("W", EffectClass, Autonomy, Risk, Priority, Integrity, Confidentiality)
+W = TypeVar("W", EffectClass, Autonomy, Risk, Priority, OnBudget, Integrity, Confidentiality, CancelMode)
 
 
 def word(kind: type[W], value: str) -> W:

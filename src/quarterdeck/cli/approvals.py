@@ -20,6 +20,7 @@ from quarterdeck.cli.options import (
     Reason,
     Server,
     Store,
+    json_value,
 )
 from quarterdeck.cli.places import Place, place
 from quarterdeck.cli.printing import ago, emit, fields, moment, note, safe, say, table
@@ -36,6 +37,8 @@ class Wanted(StrEnum):
     PENDING = "pending"
     APPROVED = "approved"
     REJECTED = "rejected"
+    EDITED = "edited"
+    ANSWERED = "answered"
     EXPIRED = "expired"
     WITHDRAWN = "withdrawn"
     ALL = "all"
@@ -138,6 +141,40 @@ def reject(
         raise UsageError("reason.missing", "a rejection needs a reason; say why with --reason")
     with place(store=store, server=server, key_file=key_file) as there:
         _print(there, there.decide(approval, approve=False, by=by, reason=reason, digest=digest), as_json=as_json)
+
+
+@group.command()
+def edit(
+    approval: ApprovalArgument,
+    arguments: Annotated[str, typer.Option("--arguments", metavar="JSON|@FILE|-", help="All arguments, as they shall be.")],
+    by: Person = None,
+    reason: Reason = "",
+    digest: Digest = None,
+    store: Store = None,
+    server: Server = None,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Want other arguments: what was shown is not done, the other action is a new proposal and is judged anew."""
+    wanted = json_value("--arguments", arguments)
+    with place(store=store, server=server, key_file=key_file) as there:
+        _print(there, there.edit(approval, wanted, by=by, reason=reason, digest=digest), as_json=as_json)
+
+
+@group.command()
+def respond(
+    approval: ApprovalArgument,
+    text: Annotated[str, typer.Option("--text", metavar="TEXT", help="What the program is told.")],
+    by: Person = None,
+    digest: Digest = None,
+    store: Store = None,
+    server: Server = None,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say something to the program instead of the action, which is not done."""
+    with place(store=store, server=server, key_file=key_file) as there:
+        _print(there, there.respond(approval, text, by=by, digest=digest), as_json=as_json)
 
 
 def _print(there: Place, decided: Approval, *, as_json: bool) -> None:

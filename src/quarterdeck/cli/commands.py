@@ -8,7 +8,26 @@ import typer
 
 from quarterdeck import __version__
 from quarterdeck.app.budgets import Budget, seconds
-from quarterdeck.cli import approvals, effects, journal, keys, listings, options, runs, serving, switches
+from quarterdeck.cli import (
+    approvals,
+    audit,
+    checking,
+    dependency,
+    effects,
+    journal,
+    keys,
+    letters,
+    listings,
+    options,
+    outbox,
+    overseeing,
+    policy,
+    runs,
+    serving,
+    steering,
+    switches,
+    working,
+)
 from quarterdeck.cli.completion import completion
 from quarterdeck.cli.following import EventPrinter
 from quarterdeck.cli.options import App, AsJson, Content, Follow, KeyFile, Server, Store, json_value
@@ -29,13 +48,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _name, _group in (
-    ("runs", runs.group),
+    ("runs", steering.group),
     ("approvals", approvals.group),
     ("effects", effects.group),
+    ("dlq", letters.group),
     ("switches", switches.group),
+    ("dependency", dependency.group),
     ("policies", listings.policies_group),
+    ("policy", policy.group),
+    ("outbox", outbox.group),
     ("journal", journal.group),
     ("keys", keys.group),
+    ("audit", audit.group),
+    ("decisions", overseeing.group),
 ):
     app.add_typer(_group, name=_name)
 
@@ -43,6 +68,10 @@ for _name, _group in (
 for _command in (
     serving.serve,
     serving.dev,
+    working.worker,
+    listings.workers,
+    checking.check,
+    overseeing.oversight,
     listings.budgets,
     listings.routes,
     listings.tools,

@@ -15,6 +15,7 @@ import msgspec
 from quarterdeck.cli.places import Place, RunFilter
 from quarterdeck.cli.suggesting import near
 from quarterdeck.client.shapes import Route
+from quarterdeck.core.controls import parsed
 from quarterdeck.core.errors import Refused, UsageError
 from quarterdeck.core.vocabulary import TERMINAL, Status
 
@@ -29,6 +30,7 @@ _NAMED = {
     "force_approval": "tool",
     "stop_route": "route",
     "block_model": "model",
+    "pin_model": "model",
     "deny_tenant": "tenant",
 }
 
@@ -47,18 +49,24 @@ class Coverage(msgspec.Struct, frozen=True):
     doubt: str = ""
 
 
-def coverage(place: Place, switch: str) -> Coverage:
+def coverage(place: Place, switch: str, *, tenant: str = "", route: str = "") -> Coverage:
     """What ``switch`` covers at a place, as far as the caller may see it."""
-    kind, _, name = switch.partition(":")
+    bounded = parsed(switch, tenant=tenant, route=route)
+    kind, name, tenant, only = bounded.kind, bounded.name, bounded.tenant, bounded.route
     routes = _readable(place.routes)
     all_tools = _readable(lambda: [tool.name for tool in place.tools()])
-    through = None if routes is None else tuple([route.intent for route in routes if _leads(route, kind, name)])
+    through = None
+    if routes is not None:
+        through = tuple([each.intent for each in routes if _leads(each, kind, name) and only in ("", each.intent)])
     wanted = _filters(kind, name, through)
+    if wanted is not None:
+        held = [msgspec.structs.replace(which, tenant=which.tenant or tenant or None) for which in wanted]
+        wanted = [msgspec.structs.replace(which, route=which.route or only or None) for which in held]
     runs = None if wanted is None else _readable(lambda: _count(place, wanted))
     return Coverage(
         routes=through,
         tools=_tools(kind, name, all_tools),
-        tenants=(name,) if kind == "deny_tenant" else ("*",),
+        tenants=(name,) if kind == "deny_tenant" else (tenant or "*",),
         runs=None if runs is None else min(runs, MAX_COUNTED),
         more=runs is not None and runs > MAX_COUNTED,
         doubt=_doubt(kind, name, routes, all_tools),
@@ -73,6 +81,8 @@ def _leads(route: Route, kind: str, name: str) -> bool:
             return route.intent == name
         case "block_model":
             return route.model == name
+        case "pin_model":
+            return route.model != name
         case "deny_tenant":
             return name in route.tenants or "*" in route.tenants
         case _:
@@ -80,7 +90,7 @@ def _leads(route: Route, kind: str, name: str) -> bool:
 
 
 def _tools(kind: str, name: str, known: Sequence[str] | None) -> tuple[str, ...] | None:
-    if kind == "freeze":
+    if kind in ("freeze", "drain"):
         return None if known is None else tuple(known)
     if _NAMED[kind] != "tool":
         return ()
@@ -90,7 +100,7 @@ def _tools(kind: str, name: str, known: Sequence[str] | None) -> tuple[str, ...]
 def _filters(kind: str, name: str, through: Sequence[str] | None) -> list[RunFilter] | None:
     """The lists of runs that it covers, taken together; ``None`` where it is not known which routes lead there."""
     match kind:
-        case "freeze":
+        case "freeze" | "drain":
             return [RunFilter()]
         case "deny_tenant":
             return [RunFilter(tenant=name)]

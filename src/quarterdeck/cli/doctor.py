@@ -18,7 +18,9 @@ import apsw
 import msgspec
 
 from quarterdeck.cli.settings import Settings
+from quarterdeck.cli.storefile import shown
 from quarterdeck.core.errors import QuarterdeckError, UsageError
+from quarterdeck.store import postgres
 from quarterdeck.store.sqlite.opening import MIN_LIBRARY, SCHEMA, check, connect, owner_of, readable, require_ours
 
 LEAST_PYTHON = (3, 11)
@@ -46,8 +48,9 @@ class Check(msgspec.Struct, frozen=True):
 
 def checks(settings: Settings) -> list[Check]:
     """Make every check; one that fails keeps only those from being made that need what it has found."""
-    made = [_python(), _sqlite(), _uvloop(), _local_model(), _disk(settings.store)]
-    made += _store(settings.store)
+    where = settings.store
+    made = [_python(), _sqlite(), _uvloop(), _local_model()]
+    made += _database(where) if isinstance(where, str) else [_disk(where), *_store(where)]
     made.append(_app(settings))
     return made
 
@@ -105,6 +108,33 @@ def _store(path: Path) -> list[Check]:
     except QuarterdeckError as error:
         return [_failed("store", error)]
     return [_schema(path), _durability(path), _guarded("store pages", lambda: _pages(path)), _owner(path)]
+
+
+def _database(dsn: str) -> list[Check]:
+    try:
+        found = postgres.examine(dsn)
+        if not found.schema:
+            return [Check("store", Health.OK, f"none yet in {shown(dsn)}; the first runtime makes it")]
+        schema = f"{shown(dsn)}, schema {found.schema} of {found.newest}, PostgreSQL {found.server}"
+        older = int(found.schema) < found.newest
+        made = [
+            Check("store", Health.WARN, schema, "start a runtime of this version on it; it migrates while older ones go on")
+            if older
+            else Check("store", Health.OK, schema),
+            Check("durability", Health.OK, "fsync, full_page_writes and synchronous_commit are on"),
+        ]
+        return made if older else [*made, _workers(dsn)]
+    except QuarterdeckError as error:
+        return [_failed("store", error)]
+
+
+def _workers(dsn: str) -> Check:
+    with postgres.looking(dsn) as insights:
+        rows = insights.workers()
+    alive = sum([1 for row in rows if row.alive])
+    if not alive:
+        return Check("workers", Health.WARN, "none is up", "start `quarterdeck worker` or `quarterdeck serve`: ready runs wait")
+    return Check("workers", Health.OK, f"{alive} up, {len(rows) - alive} lost")
 
 
 def _schema(path: Path) -> Check:

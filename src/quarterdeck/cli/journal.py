@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-from quarterdeck.cli.options import AsJson, RunArgument, Store
-from quarterdeck.cli.orders import erase
+from quarterdeck.app.clock import SystemClock
+from quarterdeck.app.oversight import Proof, proof_of
+from quarterdeck.app.oversight import prove as proven
+from quarterdeck.cli.audit import check_log, show_verified
+from quarterdeck.cli.options import AsJson, By, Limit, Reason, RunArgument, Store
+from quarterdeck.cli.orders import erase, erase_all
 from quarterdeck.cli.outcome import report
-from quarterdeck.cli.printing import emit, progress, safe, say
+from quarterdeck.cli.printing import ago, emit, progress, safe, say, table
 from quarterdeck.cli.settings import settings
 from quarterdeck.cli.storefile import reading
-from quarterdeck.core.errors import OUTCOMES, Corrupt
+from quarterdeck.core.errors import OUTCOMES, Corrupt, UsageError
 from quarterdeck.ports.store import Insights
 from quarterdeck.store.chain import verify_run
 
@@ -39,7 +44,10 @@ def verify(
     store: Store = None,
     as_json: AsJson = False,
 ) -> int:
-    """Recompute the hash chain of each journal and compare it with its run. Exits 6 if one is not what was appended."""
+    """Recompute the hash chain of each journal and compare it with its run; then the audit log with its seals.
+
+    Exits 6 if one is not what was appended.
+    """
     runs = events = 0
     findings: list[Finding] = []
     with reading(settings(None, store).store) as insights, progress("runs checked") as step:
@@ -50,31 +58,104 @@ def verify(
                 events += verify_run(insights, run_id)
             except Corrupt as error:
                 findings.append(Finding(run_id, error.code, error.message))
+    audit = check_log(settings(None, store).store, None, None, None) if not run else None
+    findings += [Finding("audit", wrong.code, wrong.message) for wrong in audit.findings] if audit is not None else []
     if as_json:
-        emit({"runs": runs, "events": events, "findings": findings})
+        emit({"runs": runs, "events": events, "findings": findings} | ({"audit": audit} if audit is not None else {}))
     else:
         say(f"{runs} runs checked, {events} events verified, {len(findings)} findings")
-        for finding in findings:
+        if audit is not None:
+            show_verified(audit)
+        for finding in [each for each in findings if each.run_id != "audit"]:
             report(finding.code, f"run {safe(finding.run_id)}: {finding.message}", {}, as_json=False)
     return OUTCOMES[Corrupt].exit_code if findings else 0
 
 
+@group.command()
+def proof(run: RunArgument, store: Store = None, as_json: AsJson = False) -> int:
+    """Write the proof of one run's effects to stdout, from proposal to outcome, without contents: `prove` checks it anywhere."""
+    with reading(settings(None, store).store) as insights:
+        found = proof_of(insights, run)
+    emit(found)
+    return 0
+
+
+@group.command()
+def prove(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A proof, as `journal proof` writes it.")], as_json: AsJson = False
+) -> int:
+    """Check a proof without a store: its chain, and that each effect was decided, approved and intended as done. Exits 6 if not."""
+    try:
+        found = proven(msgspec.json.decode(Path(file).read_bytes(), type=Proof))
+    except OSError as error:
+        raise UsageError("input.missing", f"{file}: {error.strerror}") from None
+    except msgspec.MsgspecError as error:
+        raise UsageError("input.invalid", f"{file} is no proof ({error})") from None
+    if as_json:
+        emit(found)
+    else:
+        say(f"{found.events} events, {found.effects} effects, {found.receipts} receipts, {len(found.findings)} findings")
+        for finding in found.findings:
+            report("journal.proof", finding, {}, as_json=False)
+    return OUTCOMES[Corrupt].exit_code if found.findings else 0
+
+
 @group.command(name="erase")
 def erase_run(
-    run: RunArgument,
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run's id.")] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="NAME", help="Instead: every ended run on behalf of this user.")
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", metavar="NAME", help="Instead: every ended run of this tenant.")
+    ] = None,
+    by: By = None,
+    reason: Reason = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask, also at a terminal.")] = False,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Destroy all contents of a run that has ended, for good: payloads and their key. The journal still verifies."""
+    """Destroy all contents of a run that has ended, for good: payloads, messages and their key. The journal still verifies.
+
+    With --user, --tenant or both: of all such runs that have ended. What was erased, by whom and why is recorded.
+    """
     path = settings(None, store).store
+    if (run is None) == (user is None and tenant is None):
+        raise UsageError("erase.nobody", "say what to erase: one RUN, or --user, --tenant or both")
+    what = (
+        f"run {safe(run)}"
+        if run is not None
+        else f"all ended runs of {safe(' of '.join(name for name in (user, tenant) if name))}"
+    )
     if not yes and sys.stdin.isatty():
-        typer.confirm(f"destroy all contents of run {safe(run)} for good?", abort=True, err=True)
-    erase(path, run)
+        typer.confirm(f"destroy all contents of {what} for good?", abort=True, err=True)
+    if run is not None:
+        erase(path, run, by=by or "operator", reason=reason)
+        if as_json:
+            emit({"run_id": run, "done": "erased"})
+        else:
+            say(f"the contents of {what} are erased")
+        return
+    erased, left = erase_all(path, by=by or "operator", reason=reason, user=user, tenant=tenant)
     if as_json:
-        emit({"run_id": run, "done": "erased"})
+        emit({"erased": erased, "left": left})
     else:
-        say(f"the contents of run {safe(run)} are erased")
+        say(f"the contents of {len(erased)} runs are erased")
+        for name in left:
+            say(f"left: run {safe(name)} has not ended; cancel it first, then erase again")
+
+
+@group.command()
+def erasures(limit: Limit = 50, store: Store = None, as_json: AsJson = False) -> None:
+    """List what was erased, newest first: whose it was, by whom, and why."""
+    with reading(settings(None, store).store) as insights:
+        found = insights.erasures(limit)
+    if as_json:
+        emit({"erasures": [msgspec.structs.asdict(row) for row in found]})
+        return
+    now_us = SystemClock().now_us()
+    rows = [(row.run_id, row.tenant, row.actor, row.by, row.reason, ago(row.at_us, now_us)) for row in found]
+    table(("RUN", "TENANT", "USER", "BY", "REASON", "WHEN"), rows, empty="nothing was erased")
 
 
 def _every_run(insights: Insights) -> Iterator[str]:

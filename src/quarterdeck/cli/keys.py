@@ -1,26 +1,19 @@
-"""``quarterdeck keys``: the API keys of a store. Whoever can write the store's file may manage its keys."""
+"""``quarterdeck keys``: the API keys of a store, or of a server. Whoever can write the store's file may manage its keys."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from quarterdeck.app.budgets import seconds
-from quarterdeck.app.clock import SystemClock, SystemEntropy
-from quarterdeck.cli.options import AsJson, Reason, Store
-from quarterdeck.cli.orders import visiting
+from quarterdeck.app.clock import SystemClock
+from quarterdeck.cli.options import AsJson, KeyFile, Reason, Server, Store
+from quarterdeck.cli.places import place
 from quarterdeck.cli.printing import ago, emit, note, say, table
-from quarterdeck.cli.settings import settings
-from quarterdeck.cli.storefile import reading
+from quarterdeck.client.shapes import KeyInfo
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.identity import EVERY_TENANT, Grant, Role
-from quarterdeck.server.identity import LOCAL_OPERATOR, KeyInfo, create_key, list_keys, revoke_key
-from quarterdeck.server.identity.keys import KeyRequest
-
-T = TypeVar("T")
 
 group = typer.Typer(help="API keys of the HTTP interface.", no_args_is_help=True)
 
@@ -49,32 +42,32 @@ def create(
     label: Annotated[str, typer.Option("--label", metavar="TEXT", help="What it is for.")] = "made on the command line",
     lifetime: Lifetime = None,
     store: Store = None,
+    server: Server = None,
+    key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> int:
     """Make a key and print it, once."""
-    path = settings(None, store).store
     lifetime_s = None if lifetime is None else int(seconds(lifetime))
-    request = KeyRequest(subject, label, tuple([grant_of(text) for text in role]), lifetime_s)
-    with reading(path) as insights:
-        made = _run(create_key(visiting(path), insights, SystemClock(), SystemEntropy(), request=request, by=LOCAL_OPERATOR))
+    grants = [grant_of(text) for text in role]
+    with place(store=store, server=server, key_file=key_file) as there:
+        made = there.make_key(subject, grants, label, lifetime_s)
     if as_json:
-        emit({"key": made.text, "prefix": made.info.prefix})
+        emit({"key": made.key, "prefix": made.prefix})
     else:
         note("keep it now: it is shown once, and nothing can show it again")
-        say(made.text)
+        say(made.key)
     return 0
 
 
 @group.command("ls")
-def ls(store: Store = None, as_json: AsJson = False) -> int:
+def ls(store: Store = None, server: Server = None, key_file: KeyFile = None, as_json: AsJson = False) -> int:
     """List the keys, the oldest first; never the keys themselves."""
-    clock = SystemClock()
-    with reading(settings(None, store).store) as insights:
-        found = list_keys(insights, clock, by=LOCAL_OPERATOR)
+    with place(store=store, server=server, key_file=key_file) as there:
+        found = there.keys()
     if as_json:
         emit(found)
         return 0
-    now_us = clock.now_us()
+    now_us = SystemClock().now_us()
     rows = [(key.prefix, key.status, key.subject, _grants(key), key.label, _expiry(key, now_us)) for key in found]
     table(
         ("PREFIX", "STATUS", "SUBJECT", "GRANTS", "LABEL", "EXPIRES"), rows, empty="no keys; `quarterdeck keys create` makes one"
@@ -87,24 +80,18 @@ def revoke(
     prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="The key's prefix, as `keys ls` shows it.")],
     reason: Reason = "",
     store: Store = None,
+    server: Server = None,
+    key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> int:
     """End a key for ever. Doing it again changes nothing."""
-    path = settings(None, store).store
-    with reading(path) as insights:
-        ended = _run(revoke_key(visiting(path), insights, SystemClock(), prefix=prefix, by=LOCAL_OPERATOR, reason=reason))
+    with place(store=store, server=server, key_file=key_file) as there:
+        ended = there.revoke_key(prefix, reason)
     if as_json:
         emit(ended)
     else:
         say(f"revoked {ended.prefix} of {ended.subject}; every process refuses it within a second")
     return 0
-
-
-def _run(work: Coroutine[object, object, T]) -> T:
-    async def until_done() -> T:
-        return await work
-
-    return asyncio.run(until_done())
 
 
 def _grants(key: KeyInfo) -> str:

@@ -22,7 +22,9 @@ App = Annotated[
 Store = Annotated[
     str | None,
     typer.Option(
-        "--store", metavar="STORE", help="A path or sqlite:///path. Else QUARTERDECK_STORE, ./quarterdeck.toml, quarterdeck.db."
+        "--store",
+        metavar="STORE",
+        help="A path, sqlite:///path or postgresql://…. Else QUARTERDECK_STORE, ./quarterdeck.toml, quarterdeck.db.",
     ),
 ]
 Server = Annotated[

@@ -41,7 +41,7 @@ OF_STATUS: dict[Status, Exit] = {
 
 MEANINGS: dict[int, str] = {
     0: "done; for `run`: the run succeeded",
-    1: "`doctor` found something that must be repaired",
+    1: "`doctor` or `check` found something; `runs replay` and `runs diff` found a difference",
     2: "the command, its input or its configuration is wrong; change it",
     3: "refused: authority, budget, policy or an earlier answer does not allow it",
     4: "cannot be served now; try again later",

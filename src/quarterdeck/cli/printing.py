@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from quarterdeck.client.shapes import RunDetail
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHOWN_EVERY_S = 0.1
 _UNITS = ((172_800, 86_400, "d"), (7_200, 3_600, "h"), (120, 60, "min"), (0, 1, "s"))
@@ -67,6 +69,14 @@ def say(text: str = "") -> None:
 def note(text: str) -> None:
     """Print one line about the result, to stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def note_admission(run: RunDetail) -> None:
+    """Say so, if a run does not start at once, or goes by another route than was asked for."""
+    if run.admission == "elsewhere":
+        note(f"it goes by route {safe(run.route)} instead of {safe(run.requested_route)}: {safe(run.admission_code)}")
+    elif run.admission == "wait":
+        note(f"it waits: {safe(run.admission_code)}")
 
 
 def emit(value: object) -> None:

@@ -34,7 +34,7 @@ What is read and ordered is kept in the file of a store, or behind a server. Fla
 variables `QUARTERDECK_APP`, `QUARTERDECK_STORE` and `QUARTERDECK_SERVER`, and these before `quarterdeck.toml` in the working directory. The
 first of the three that names a store or a server says which is meant; one that names both is an error. A key of that file that is not
 known is an error. Paths and modules in it are relative to its folder. Without any of them the place is the file `quarterdeck.db` in the
-working directory. `serve`, `dev`, `keys`, `journal` and `doctor` are about the file itself and ask for no server.
+working directory. `serve`, `dev`, `journal` and `doctor` are about the file itself and ask for no server.
 
 The key for a server comes from `QUARTERDECK_KEY`, or from the file that `--key-file` names; never from a flag's value, which every process
 of the machine can read. It is sent to the server that is named and nowhere else, and without https only to this machine. A

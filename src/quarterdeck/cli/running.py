@@ -11,27 +11,26 @@ import asyncio
 import math
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quarterdeck.app.admission import Admission
+from quarterdeck.app.admission import admission_of
 from quarterdeck.app.clock import SystemClock, SystemEntropy
 from quarterdeck.app.deck import Quarterdeck
 from quarterdeck.app.orders import Orders
 from quarterdeck.app.runtime import RunHandle, Runtime
-from quarterdeck.app.views import is_at_rest, result_of, row_of
-from quarterdeck.app.wiring import budget_version, check_deck
+from quarterdeck.app.views import is_at_rest, result_of, row_of, run_view
+from quarterdeck.app.wiring import budget_version, check_deck, controls_of
 from quarterdeck.cli.following import stored_until_end
-from quarterdeck.cli.orders import visiting
+from quarterdeck.cli.loops import loop_factory
+from quarterdeck.cli.orders import policy_in_force, visiting
 from quarterdeck.cli.places import shaping
 from quarterdeck.cli.places.verbs import Ended, Watching
-from quarterdeck.cli.printing import note
-from quarterdeck.cli.storefile import reading
+from quarterdeck.cli.printing import note, note_admission
+from quarterdeck.cli.storefile import Where, driver, incarnation_of, reading
 from quarterdeck.core.contract import Envelope
 from quarterdeck.core.errors import Unavailable
-from quarterdeck.ports.store import StoredEvent
-from quarterdeck.store.sqlite.opening import incarnation_of, owner_of
+from quarterdeck.ports.store import Insights, StoredEvent
 
 
 @dataclass(slots=True)
@@ -52,11 +51,13 @@ class _Interrupts:
             loop.add_signal_handler(number, interrupted)
 
 
-def run(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Watching) -> Ended:
+def run(deck: Quarterdeck, path: Where, envelope: Envelope, watching: Watching) -> Ended:
     """Admit a run and watch it. Raises what admission raises; the run goes on whatever happens to this process."""
     check_deck(deck)
+    if isinstance(path, str) and driver(path) is not None:
+        return _as_visitor(deck, path, envelope, watching)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(_as_owner(deck, path, envelope, watching))
     except Unavailable as error:
         if error.code != "store.owned":
@@ -66,19 +67,11 @@ def run(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Watching) -
     return _as_visitor(deck, path, envelope, watching)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
-
-
-async def _as_owner(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Watching) -> Ended:
+async def _as_owner(deck: Quarterdeck, path: Where, envelope: Envelope, watching: Watching) -> Ended:
     interrupts = _Interrupts()
     async with deck.start(path) as runtime:
         handle = await runtime.admit(envelope)
-        _announce(handle.id, existing=handle.existing, where="in this process")
+        _announce(runtime.insights, handle.id, existing=handle.existing, where="in this process")
         interrupts.install()
         tasks = [
             asyncio.ensure_future(_watch(runtime, handle, watching)),
@@ -126,13 +119,14 @@ def _print(watching: Watching, stored: StoredEvent) -> None:
         watching.printer.print(event)
 
 
-def _as_visitor(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Watching) -> Ended:
+def _as_visitor(deck: Quarterdeck, path: Where, envelope: Envelope, watching: Watching) -> Ended:
     run_id, existing = _admit(deck, path, envelope)
-    owner = owner_of(path)
-    _announce(run_id, existing=existing, where="by the next runtime" if owner is None else f"by process {owner}")
+    owner = driver(path)
     give_up_s = math.inf if watching.timeout_s is None else time.monotonic() + watching.timeout_s
     interrupted = False
     with reading(path) as insights:
+        where = "by the next runtime" if owner is None else f"by {owner}"
+        _announce(insights, run_id, existing=existing, where=where)
         try:
             for stored in stored_until_end(insights, run_id, 0, follow=True):
                 if stored is not None:
@@ -140,7 +134,7 @@ def _as_visitor(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Wat
                         _print(watching, stored)
                 elif time.monotonic() > give_up_s or (not watching.follow and is_at_rest(row_of(insights, run_id))):
                     break
-                elif owner is not None and owner_of(path) is None:
+                elif owner is not None and isinstance(path, Path) and driver(path) is None:
                     owner = None
                     note("the process that owned the store has ended; the run goes on when a runtime starts")
         except KeyboardInterrupt:
@@ -148,17 +142,27 @@ def _as_visitor(deck: Quarterdeck, path: Path, envelope: Envelope, watching: Wat
         return Ended(shaping.result(result_of(insights, run_id)), interrupted)
 
 
-def _admit(deck: Quarterdeck, path: Path, envelope: Envelope) -> tuple[str, bool]:
+def _admit(deck: Quarterdeck, path: Where, envelope: Envelope) -> tuple[str, bool]:
     """Make the run a committed row beside its owner, under the policy set that the owner has in force; its id, and if it was there."""
-    specs = {name: tool.spec for name, tool in deck.tools.items()}
     clock = SystemClock()
-    admission = Admission(deck.name, deck.routes, deck.agents, specs, clock, SystemEntropy())
+    admission = admission_of(deck, clock, SystemEntropy())
     with reading(path) as insights:
-        facts = {row.name: row.value for row in insights.facts()}
-        version = facts.get("policy", "")[:16]  # as much of it as the gate records in its decisions
+        facts = {row.name: row for row in insights.facts()}
+        version = policy_in_force(insights)
         orders = Orders(visiting(path), insights, clock)
-        return asyncio.run(orders.admit(admission, envelope, version, budget_version(deck), incarnation_of(path)))
+        return asyncio.run(
+            orders.admit(
+                admission,
+                envelope,
+                version,
+                budget_version(deck),
+                incarnation_of(path),
+                controls=controls_of(facts.get("switches")),
+                waits="admission.no_runtime" if driver(path) is None else "",
+            )
+        )
 
 
-def _announce(run_id: str, *, existing: bool, where: str) -> None:
+def _announce(insights: Insights, run_id: str, *, existing: bool, where: str) -> None:
     note(f"run {run_id} {'exists already under this key' if existing else 'is admitted'}; it is driven {where}")
+    note_admission(shaping.detail(run_view(insights, run_id), content=False))

@@ -1,4 +1,4 @@
-"""``quarterdeck runs``: list, show, follow and cancel runs."""
+"""``quarterdeck runs``: list, show and follow runs; cancel, pause, resume and signal them. See also :mod:`quarterdeck.cli.steering`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from quarterdeck.cli.options import (
     Content,
     Cursor,
     Follow,
+    Input,
     KeyFile,
     Limit,
     OfTenant,
@@ -22,13 +23,14 @@ from quarterdeck.cli.options import (
     RunArgument,
     Server,
     Store,
+    json_value,
 )
 from quarterdeck.cli.places import Place, RunFilter, place
 from quarterdeck.cli.printing import ago, dollars, emit, fields, moment, note, safe, say, table
-from quarterdeck.client.shapes import RunResult
-from quarterdeck.core.vocabulary import Status
+from quarterdeck.client.shapes import RunDetail, RunResult, RunSummary
+from quarterdeck.core.vocabulary import CancelMode, Status
 
-group = typer.Typer(help="List, show, follow and cancel runs.", no_args_is_help=True)
+group = typer.Typer(help="List, show, follow, cancel, pause, resume and signal runs.", no_args_is_help=True)
 
 
 @group.command()
@@ -93,6 +95,7 @@ def show(
     fields(
         (
             ("route", f"{row.route} (agent {row.agent})"),
+            ("admission", f"{row.admission}, {row.admission_code}{_instead(row)}"),
             ("caller", f"{row.user} of tenant {row.tenant}"),
             ("admitted", f"{moment(row.admitted_at_us)} ({ago(row.admitted_at_us, now_us)})"),
             ("updated", f"{moment(row.updated_at_us)} ({ago(row.updated_at_us, now_us)})"),
@@ -136,6 +139,9 @@ def cancel_run(
     run: RunArgument,
     by: By = None,
     reason: Reason = "",
+    mode: Annotated[
+        CancelMode, typer.Option("--mode", help="stop: at once; drain: finish what is under way; compensate: and undo.")
+    ] = CancelMode.COMPENSATE,
     store: Store = None,
     server: Server = None,
     key_file: KeyFile = None,
@@ -143,13 +149,74 @@ def cancel_run(
 ) -> None:
     """Stop a run: from now on nothing that it proposes is done. Harmless when repeated."""
     with place(store=store, server=server, key_file=key_file) as there:
-        found = there.cancel(run, by=by, reason=reason)
+        found = there.cancel(run, by=by, reason=reason, mode=mode)
         if as_json:
             emit(found)
             return
         say(f"run {safe(run)} has ended: {found.status}" if found.done else f"run {safe(run)} is being cancelled")
         if not found.done:
             note_waiting(there)
+
+
+@group.command()
+def signal(
+    run: RunArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The message's name.")],
+    payload: Input = "null",
+    key: Annotated[
+        str | None, typer.Option("--idempotency-key", metavar="TEXT", help="Sent again under the same key it is one message.")
+    ] = None,
+    by: By = None,
+    store: Store = None,
+    server: Server = None,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a run a message, for which a workflow may wait."""
+    with place(store=store, server=server, key_file=key_file) as there:
+        found = there.signal(run, name, json_value("--input", payload), by=by, key=key)
+        _ordered(there, found, f"run {safe(run)} is told {safe(name)}", as_json=as_json)
+
+
+@group.command()
+def pause(
+    run: RunArgument,
+    by: By = None,
+    reason: Reason = "",
+    store: Store = None,
+    server: Server = None,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a run begin nothing new; what is being done is finished. Harmless when repeated."""
+    with place(store=store, server=server, key_file=key_file) as there:
+        found = there.pause(run, by=by, reason=reason)
+        _ordered(there, found, f"run {safe(run)} begins nothing new; `quarterdeck runs resume` lets it go on", as_json=as_json)
+
+
+@group.command()
+def resume(
+    run: RunArgument,
+    done: Annotated[bool, typer.Option("--done", help="What it was stuck with was done, or undone, by hand.")] = False,
+    by: By = None,
+    reason: Reason = "",
+    store: Store = None,
+    server: Server = None,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a run go on that was paused, or waits for an operator. Harmless when repeated."""
+    with place(store=store, server=server, key_file=key_file) as there:
+        found = there.resume(run, by=by, reason=reason, done=done)
+        _ordered(there, found, f"run {safe(run)} goes on", as_json=as_json)
+
+
+def _ordered(there: Place, found: RunSummary, said: str, *, as_json: bool) -> None:
+    if as_json:
+        emit(found)
+        return
+    say(said)
+    note_waiting(there)
 
 
 def note_waiting(there: Place) -> None:
@@ -186,6 +253,10 @@ def print_result(result: RunResult, *, text: bool) -> None:
         if amount
     )
     fields((("effects", effects), ("spent", spent)))
+
+
+def _instead(row: RunDetail) -> str:
+    return f", instead of {row.requested_route}" if row.requested_route != row.route else ""
 
 
 def _counts(value: object) -> str:

@@ -10,18 +10,23 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
+from quarterdeck.app.runtime import DRAIN_S
 from quarterdeck.cli.logs import log_settings, start_logging
+from quarterdeck.cli.loops import loop_factory
 from quarterdeck.cli.options import AsJson, Store
 from quarterdeck.cli.printing import emit, note
 from quarterdeck.cli.settings import Settings, settings
+from quarterdeck.cli.storefile import shown
 from quarterdeck.core.errors import UsageError
 from quarterdeck.server.settings import Settings as ServerSettings
 
@@ -44,6 +49,12 @@ NoAuth = Annotated[
     bool, typer.Option("--insecure-loopback", help="Whoever reaches this machine's loopback is admin. Development only.")
 ]
 
+WithParent = Annotated[
+    bool, typer.Option("--with-parent", help="Stop when stdin ends: so that a child leaves with its parent, however that dies.")
+]
+
+NoWork = Annotated[bool, typer.Option("--no-work", help="Only answer; `quarterdeck worker` drives the runs.")]
+
 
 def serve(
     app: App = None,
@@ -51,18 +62,22 @@ def serve(
     host: Host = None,
     port: Port = None,
     insecure_loopback: NoAuth = False,
+    with_parent: WithParent = False,
+    no_work: NoWork = False,
     as_json: AsJson = False,
 ) -> int:
-    """Serve the HTTP interface of a deck, and drive its runs, in this process.
+    """Serve the HTTP interface of a deck, and drive its runs, in this process; with --no-work, workers elsewhere drive them.
 
     With --json, stdout has one line once requests are taken: url, store, and the key if one was made.
     """
+    if with_parent:
+        leave_with_parent()
     chosen = settings(app, store)
     start_logging(log_settings(chosen.file.log, os.environ))
     door = server_settings(chosen.file.server, os.environ, {"host": host, "port": port, "insecure_loopback": insecure_loopback})
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(chosen, door, as_json=as_json))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_serve(chosen, door, work=not no_work, as_json=as_json))
     except KeyboardInterrupt:
         return 130
     return 0
@@ -104,6 +119,17 @@ def dev(
     return 0
 
 
+def leave_with_parent() -> None:
+    """Stop as on SIGTERM when stdin ends. Whoever holds its other end need not live to say so: the system closes it."""
+
+    def wait() -> None:
+        while os.read(sys.stdin.fileno(), 4_096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="quarterdeck-parent", daemon=True).start()
+
+
 def server_settings(table: Mapping[str, object], environment: Mapping[str, str], flags: Mapping[str, object]) -> ServerSettings:
     """The door's settings: the file's table, then ``QUARTERDECK_SERVER_*``, then flags that were given.
 
@@ -130,16 +156,23 @@ def oidc_settings(table: Mapping[str, object] | None) -> OidcSettings | None:
         raise UsageError("config.invalid", f"[oidc]: {error}; docs/guide/identity.md has an example") from None
 
 
-async def _serve(chosen: Settings, door: ServerSettings, *, as_json: bool) -> None:
+async def _serve(chosen: Settings, door: ServerSettings, *, work: bool, as_json: bool) -> None:
     from quarterdeck.server import create_app, listen
     from quarterdeck.server import serve as serve_door
-    from quarterdeck.server.identity import Authenticator, Chain, KeyAuthenticator, LoopbackAnonymous, ensure_first_admin
+    from quarterdeck.server.identity import (
+        Authenticator,
+        Chain,
+        KeyAuthenticator,
+        KeyCache,
+        LoopbackAnonymous,
+        ensure_first_admin,
+    )
     from quarterdeck.server.identity.issuer import OidcAuthenticator
 
     deck, oidc = chosen.deck(), oidc_settings(chosen.file.oidc)
     listener = listen(door)  # before the store: an address that is taken stops nobody's runs
     try:
-        async with deck.start(chosen.store) as runtime:
+        async with deck.start(chosen.store, work=work) as runtime:
             clock, entropy = runtime.parts.clock, runtime.parts.entropy
             first = None
             if not door.insecure_loopback:
@@ -149,28 +182,22 @@ async def _serve(chosen: Settings, door: ServerSettings, *, as_json: bool) -> No
                     note(
                         "give it as: Authorization: Bearer KEY (or QUARTERDECK_KEY for the client); more: quarterdeck keys create"
                     )
+            remembered = KeyCache()
             authenticator: Authenticator = Chain(
-                KeyAuthenticator(runtime.insights, clock),
+                KeyAuthenticator(runtime.insights, clock, remembered),
                 OidcAuthenticator(oidc, clock) if oidc is not None else None,
                 LoopbackAnonymous(door.host) if door.insecure_loopback else None,
             )
-            app = create_app(runtime, authenticator, door)
+            app = create_app(runtime, authenticator, door, remembered)
 
             def ready(url: str) -> None:
                 if as_json:
-                    emit({"url": url, "store": str(chosen.store), "key": first})
+                    emit({"url": url, "store": shown(chosen.store), "key": first})
                 else:
-                    note(f"serving {chosen.app} on {url}, store {chosen.store}")
+                    note(f"serving {chosen.app} on {url}, store {shown(chosen.store)}")
 
             await serve_door(app, listener=listener, ready=ready)
-            note("the door is closed; active runs come to rest")
+            note(f"no more requests are taken; {runtime.active} runs under way come to rest first, for at most {DRAIN_S:g} s")
+        note("stopped; what has not ended goes on when a runtime starts on this store")
     finally:
         listener.close()
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

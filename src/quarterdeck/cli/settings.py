@@ -4,7 +4,8 @@ A key that is not known is an error, because a misspelt one would be a setting t
 
     [quarterdeck]
     app = "support.agents:deck"
-    store = "sqlite:///support.db"  # or: server = "https://deck.example", for everything but what needs the file itself
+    store = "sqlite:///support.db"  # or "postgresql://user@host/db"
+    # or: server = "https://deck.example", for everything but what needs the store itself
 
     [server]  # every field of quarterdeck.server.Settings; also QUARTERDECK_SERVER_PORT=8400 and so on
     port = 8400
@@ -30,9 +31,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from quarterdeck.app.runtime import DEFAULT_STORE, store_path
+from quarterdeck.app.stores import DEFAULT_STORE
 from quarterdeck.cli.printing import note
+from quarterdeck.cli.storefile import Where, where_of
 from quarterdeck.core.errors import UsageError
+from quarterdeck.core.overrides import Change
 
 if TYPE_CHECKING:
     from quarterdeck.app.deck import Quarterdeck
@@ -59,6 +62,7 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: dict[str, object] = {}
     oidc: dict[str, object] | None = None
     log: dict[str, object] = {}
+    dependencies: dict[str, Change] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class Settings:
     """What the three places say together. ``folder`` is where modules of the app are looked for first."""
 
     app: str | None
-    store: Path
+    store: Where
     folder: Path
     file: File = field(default_factory=File)
 
@@ -74,7 +78,10 @@ class Settings:
         """The deck of ``app``; raises :class:`UsageError` if none is named or it is not there. Importing it runs its code."""
         if self.app is None:
             raise UsageError("app.unnamed", f"no deck is named; use --app module:deck, {APP_VARIABLE} or {FILE}")
-        return _imported(self.app, self.folder)
+        deck = _imported(self.app, self.folder)
+        for name, change in self.file.dependencies.items():
+            deck.change_dependency(name, change)
+        return deck
 
 
 def settings(app: str | None, store: str | None) -> Settings:
@@ -92,8 +99,8 @@ def settings(app: str | None, store: str | None) -> Settings:
     if app is None and found.app is not None:
         app, folder = found.app, file.parent
     if store is None:
-        return Settings(app, file.parent / store_path(found.store or DEFAULT_STORE), folder, tables)
-    return Settings(app, store_path(store), folder, tables)
+        return Settings(app, where_of(found.store or DEFAULT_STORE, file.parent), folder, tables)
+    return Settings(app, where_of(store), folder, tables)
 
 
 def server_of(file: File, store: str | None, server: str | None, *, app: str | None = None) -> str | None:
@@ -138,7 +145,7 @@ def _read(file: Path) -> File:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError("config.invalid", f"{file} is not TOML: {error}") from None
     except msgspec.ValidationError as error:
-        said = f"{file}: {error}; it may have [quarterdeck] with app, store and server, [server], [oidc], [log]"
+        said = f"{file}: {error}; it may have [quarterdeck] with app, store and server, [server], [oidc], [log], [dependencies]"
         raise UsageError("config.invalid", said) from None
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from quarterdeck.client import calls, flows
+from quarterdeck.client import calls, flows, moment
 from quarterdeck.client.calls import Budget
 from quarterdeck.client.desk import Desk
 from quarterdeck.client.following import Following, awaited
@@ -16,16 +16,24 @@ from quarterdeck.client.shapes import (
     Account,
     Approval,
     ApprovalDetail,
+    AuditPage,
     Dependency,
+    Doubts,
+    Escalated,
     Event,
     Health,
+    KeyInfo,
+    MadeKey,
+    Oversight,
     Policies,
+    Replay,
     Route,
     RunDetail,
     RunResult,
     RunSummary,
     Switches,
     Tool,
+    Worker,
 )
 from quarterdeck.client.transport import Awaiting
 
@@ -121,15 +129,80 @@ class AsyncClient:
         filters = {"status": status, "route": route, "tenant": tenant, "correlation_id": correlation_id}
         return self._wire.each(flows.listed_runs(limit, self._desk.manners, **filters))
 
-    async def cancel(self, run_id: str, reason: str = "") -> RunSummary:
-        """Stop a run; when this returns, no further intent of it commits. Harmless when repeated."""
-        return await self._wire.do(self._desk.ask(calls.cancel(run_id, reason)))
+    async def interrupt(self, run_id: str, payload: object = None, *, token: str | None = None) -> RunDetail:
+        """Tell a run something that goes before whatever it was about to do, also while it waits. With a ``token`` of its own, the same
+        message twice is one.
+        """
+        return await self._wire.do(self._desk.ask(calls.interrupt(run_id, payload, token or moment.new_key())))
 
-    async def resolve(self, run_id: str, call: str, *, done: bool, result: object = None) -> RunSummary:
+    async def escalate(self, run_id: str, reason: str = "") -> Escalated:
+        """Make a run the concern of the next owner that its route names."""
+        return await self._wire.do(self._desk.ask(calls.escalate(run_id, reason)))
+
+    async def raise_budget(self, run_id: str, budget: Budget, *, reason: str = "", token: str | None = None) -> RunDetail:
+        """Set limits of a run anew, those that ``budget`` names; one that waits at a limit goes on."""
+        return await self._wire.do(self._desk.ask(calls.raise_budget(run_id, budget, reason, token or moment.new_key())))
+
+    async def fork(
+        self,
+        run_id: str,
+        step: str,
+        *,
+        edited: bool = False,
+        result: object = None,
+        route: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> RunDetail:
+        """A new run that goes on where this one was at a step: it is done anew or, ``edited``, has this ``result``."""
+        key = idempotency_key or moment.new_key()
+        return await self._wire.do(self._desk.ask(calls.fork(run_id, step, key, edited=edited, result=result, route=route)))
+
+    async def replay(self, run_id: str) -> Replay:
+        """Execute a run again offline, under what is in force now; nothing is done."""
+        return await self._wire.do(self._desk.ask(calls.replay(run_id)))
+
+    async def cancel(self, run_id: str, reason: str = "", *, mode: str = "compensate") -> RunSummary:
+        """Stop a run; when this returns, no further intent of it commits. Harmless when repeated."""
+        return await self._wire.do(self._desk.ask(calls.cancel(run_id, reason, mode)))
+
+    async def resolve(
+        self, run_id: str, call: str, *, done: bool, result: object = None, retry: bool = False, reason: str = ""
+    ) -> RunSummary:
         """Say how an unknown effect ended, after a person has looked. Where an answer was lost and the run has gone on, the repetition
         is refused, and the error has ``maybe_done``.
         """
-        return await self._wire.do(self._desk.ask(calls.resolve(run_id, call, done=done, result=result)))
+        return await self._wire.do(
+            self._desk.ask(calls.resolve(run_id, call, done=done, result=result, retry=retry, reason=reason))
+        )
+
+    async def signal(self, run_id: str, name: str, payload: object = None, *, idempotency_key: str | None = None) -> RunSummary:
+        """Send a run a message. It is one message however often the request is sent: all attempts carry one key, by default a new one."""
+        key = moment.new_key() if idempotency_key is None else idempotency_key
+        return await self._wire.do(self._desk.ask(calls.signal(run_id, name, payload, key)))
+
+    async def pause(self, run_id: str, reason: str = "") -> RunSummary:
+        """Let a run begin nothing new, until it is resumed. Harmless when repeated."""
+        return await self._wire.do(self._desk.ask(calls.pause(run_id, reason, moment.new_key())))
+
+    async def resume(self, run_id: str, reason: str = "", *, done: bool = False) -> RunSummary:
+        """Let a run go on that was paused, or is stuck (``done``: what it was stuck with was done, or undone, by hand)."""
+        return await self._wire.do(self._desk.ask(calls.resume(run_id, reason, moment.new_key(), done=done)))
+
+    async def keys(self) -> list[KeyInfo]:
+        """The API keys that this caller manages, never their texts."""
+        return await self._wire.do(self._desk.ask(calls.keys()))
+
+    async def make_key(
+        self, subject: str, grants: Sequence[tuple[str, str]], *, label: str = "made over HTTP", lifetime_s: int | None = None
+    ) -> MadeKey:
+        """Make an API key with these grants, each a role and a tenant (``*``: all). Its text is in this answer and nowhere else, so it is
+        asked for once: where the answer is lost, the list shows a key that nobody has; revoke it.
+        """
+        return await self._wire.do(self._desk.once(calls.make_key(subject, grants, label, lifetime_s)))
+
+    async def revoke_key(self, prefix: str, reason: str = "") -> KeyInfo:
+        """End an API key for ever; a second time changes nothing."""
+        return await self._wire.do(self._desk.ask(calls.revoke_key(prefix, reason)))
 
     def approvals(
         self, *, status: str = "pending", tenant: str | None = None, limit: int | None = None
@@ -151,6 +224,32 @@ class AsyncClient:
         flow = flows.decided(approval, approve=False, reason=reason, digest=digest, manners=self._desk.manners)
         return await self._wire.do(flow)
 
+    async def edit(
+        self, approval: str | Approval, arguments: dict[str, object], *, reason: str = "", digest: str | None = None
+    ) -> Approval:
+        """Want other arguments, by the same rule: what was shown is not done, the other action is a new proposal of whoever asks here."""
+        said = {"decision": "edit", "arguments": arguments}
+        flow = flows.decided(approval, approve=False, reason=reason, digest=digest, manners=self._desk.manners, instead=said)
+        return await self._wire.do(flow)
+
+    async def respond(self, approval: str | Approval, text: str, *, digest: str | None = None) -> Approval:
+        """Say something to the program instead of the action, by the same rule."""
+        said = {"decision": "respond", "text": text}
+        flow = flows.decided(approval, approve=False, reason="", digest=digest, manners=self._desk.manners, instead=said)
+        return await self._wire.do(flow)
+
+    async def effects(self) -> Doubts:
+        """Effects of which nobody knows whether they happened."""
+        return await self._wire.do(self._desk.ask(calls.effects()))
+
+    async def mark(self, run_id: str, call: str, *, reason: str, wrong: bool = True) -> RunSummary:
+        """Say of a decision that it was wrong; nothing else is changed."""
+        return await self._wire.do(self._desk.ask(calls.mark(run_id, call, reason=reason, wrong=wrong)))
+
+    async def oversight(self) -> Oversight:
+        """How often people changed decisions."""
+        return await self._wire.do(self._desk.ask(calls.oversight()))
+
     async def tools(self) -> list[Tool]:
         """Every tool's manifest."""
         return await self._wire.do(self._desk.ask(calls.tools()))
@@ -171,9 +270,52 @@ class AsyncClient:
         """The switches that are set."""
         return await self._wire.do(self._desk.ask(calls.switches()))
 
-    async def switch(self, name: str, *, on: bool = True, reason: str) -> Switches:
-        """Set or clear a switch; when this returns, no intent that it covers commits any more."""
-        return await self._wire.do(self._desk.ask(calls.switch(name, on=on, reason=reason)))
+    async def switch(
+        self,
+        name: str,
+        *,
+        on: bool = True,
+        reason: str,
+        tenant: str = "",
+        route: str = "",
+        expires_in_s: int | None = None,
+        expected_version: int | None = None,
+        preview: bool = False,
+    ) -> Switches:
+        """Set or clear a switch, in a tenant or a route or everywhere; when this returns, no intent that it covers commits any more."""
+        call = calls.switch(
+            name,
+            on=on,
+            reason=reason,
+            tenant=tenant,
+            route=route,
+            expires_in_s=expires_in_s,
+            expected_version=expected_version,
+            preview=preview,
+        )
+        return await self._wire.do(self._desk.ask(call))
+
+    async def audit(self, after: int = 0, limit: int = 50, *, action: str = "", target: str = "") -> AuditPage:
+        """What operators did, the oldest first: a page behind a row."""
+        return await self._wire.do(self._desk.ask(calls.audit(after, limit, action=action, target=target)))
+
+    async def change_dependency(
+        self, name: str, change: Mapping[str, object] | None, *, for_s: float = 3_600.0, reason: str = ""
+    ) -> list[Dependency]:
+        """Change the policy of a model or tool in every process for so long; ``None`` ends a change."""
+        return await self._wire.do(self._desk.ask(calls.change_dependency(name, change, for_s=for_s, reason=reason)))
+
+    async def workers(self) -> list[Worker]:
+        """Every worker of the server's store."""
+        return await self._wire.do(self._desk.ask(calls.workers()))
+
+    async def requeue(self, run_id: str, reason: str = "") -> RunSummary:
+        """Ask for what a failed run was asked for, once more, as a new run; requeueing again gives the same one."""
+        return await self._wire.do(self._desk.ask(calls.requeue(run_id, reason)))
+
+    async def drop(self, run_id: str, reason: str) -> RunSummary:
+        """Let a dead letter go: it is no longer listed; its record stays."""
+        return await self._wire.do(self._desk.ask(calls.drop(run_id, reason)))
 
     async def dependencies(self) -> list[Dependency]:
         """How each model and tool is doing in the process that answers."""
@@ -226,3 +368,16 @@ class AsyncRun:
     async def resolve(self, call: str, *, done: bool, result: object = None) -> RunSummary:
         """Say how an unknown effect ended; see :meth:`AsyncClient.resolve`."""
         return await self._wire.do(self._desk.ask(calls.resolve(self.id, call, done=done, result=result)))
+
+    async def signal(self, name: str, payload: object = None, *, idempotency_key: str | None = None) -> RunSummary:
+        """Send the run a message; see :meth:`AsyncClient.signal`."""
+        key = moment.new_key() if idempotency_key is None else idempotency_key
+        return await self._wire.do(self._desk.ask(calls.signal(self.id, name, payload, key)))
+
+    async def pause(self, reason: str = "") -> RunSummary:
+        """Let the run begin nothing new, until it is resumed. Harmless when repeated."""
+        return await self._wire.do(self._desk.ask(calls.pause(self.id, reason, moment.new_key())))
+
+    async def resume(self, reason: str = "", *, done: bool = False) -> RunSummary:
+        """Let the run go on; see :meth:`AsyncClient.resume`."""
+        return await self._wire.do(self._desk.ask(calls.resume(self.id, reason, moment.new_key(), done=done)))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from quarterdeck.client import calls, flows
+from quarterdeck.client import calls, flows, moment
 from quarterdeck.client.calls import Budget
 from quarterdeck.client.desk import Desk
 from quarterdeck.client.following import Following, awaited
@@ -16,16 +16,24 @@ from quarterdeck.client.shapes import (
     Account,
     Approval,
     ApprovalDetail,
+    AuditPage,
     Dependency,
+    Doubts,
+    Escalated,
     Event,
     Health,
+    KeyInfo,
+    MadeKey,
+    Oversight,
     Policies,
+    Replay,
     Route,
     RunDetail,
     RunResult,
     RunSummary,
     Switches,
     Tool,
+    Worker,
 )
 from quarterdeck.client.transport import Blocking
 
@@ -121,15 +129,78 @@ class Client:
         filters = {"status": status, "route": route, "tenant": tenant, "correlation_id": correlation_id}
         return self._wire.each(flows.listed_runs(limit, self._desk.manners, **filters))
 
-    def cancel(self, run_id: str, reason: str = "") -> RunSummary:
-        """Stop a run; when this returns, no further intent of it commits. Harmless when repeated."""
-        return self._wire.do(self._desk.ask(calls.cancel(run_id, reason)))
+    def interrupt(self, run_id: str, payload: object = None, *, token: str | None = None) -> RunDetail:
+        """Tell a run something that goes before whatever it was about to do, also while it waits. With a ``token`` of its own, the same
+        message twice is one.
+        """
+        return self._wire.do(self._desk.ask(calls.interrupt(run_id, payload, token or moment.new_key())))
 
-    def resolve(self, run_id: str, call: str, *, done: bool, result: object = None) -> RunSummary:
+    def escalate(self, run_id: str, reason: str = "") -> Escalated:
+        """Make a run the concern of the next owner that its route names."""
+        return self._wire.do(self._desk.ask(calls.escalate(run_id, reason)))
+
+    def raise_budget(self, run_id: str, budget: Budget, *, reason: str = "", token: str | None = None) -> RunDetail:
+        """Set limits of a run anew, those that ``budget`` names; one that waits at a limit goes on."""
+        return self._wire.do(self._desk.ask(calls.raise_budget(run_id, budget, reason, token or moment.new_key())))
+
+    def fork(
+        self,
+        run_id: str,
+        step: str,
+        *,
+        edited: bool = False,
+        result: object = None,
+        route: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> RunDetail:
+        """A new run that goes on where this one was at a step: it is done anew or, ``edited``, has this ``result``."""
+        key = idempotency_key or moment.new_key()
+        return self._wire.do(self._desk.ask(calls.fork(run_id, step, key, edited=edited, result=result, route=route)))
+
+    def replay(self, run_id: str) -> Replay:
+        """Execute a run again offline, under what is in force now; nothing is done."""
+        return self._wire.do(self._desk.ask(calls.replay(run_id)))
+
+    def cancel(self, run_id: str, reason: str = "", *, mode: str = "compensate") -> RunSummary:
+        """Stop a run; when this returns, no further intent of it commits. Harmless when repeated."""
+        return self._wire.do(self._desk.ask(calls.cancel(run_id, reason, mode)))
+
+    def resolve(
+        self, run_id: str, call: str, *, done: bool, result: object = None, retry: bool = False, reason: str = ""
+    ) -> RunSummary:
         """Say how an unknown effect ended, after a person has looked. Where an answer was lost and the run has gone on, the repetition
         is refused, and the error has ``maybe_done``.
         """
-        return self._wire.do(self._desk.ask(calls.resolve(run_id, call, done=done, result=result)))
+        return self._wire.do(self._desk.ask(calls.resolve(run_id, call, done=done, result=result, retry=retry, reason=reason)))
+
+    def signal(self, run_id: str, name: str, payload: object = None, *, idempotency_key: str | None = None) -> RunSummary:
+        """Send a run a message. It is one message however often the request is sent: all attempts carry one key, by default a new one."""
+        key = moment.new_key() if idempotency_key is None else idempotency_key
+        return self._wire.do(self._desk.ask(calls.signal(run_id, name, payload, key)))
+
+    def pause(self, run_id: str, reason: str = "") -> RunSummary:
+        """Let a run begin nothing new, until it is resumed. Harmless when repeated."""
+        return self._wire.do(self._desk.ask(calls.pause(run_id, reason, moment.new_key())))
+
+    def resume(self, run_id: str, reason: str = "", *, done: bool = False) -> RunSummary:
+        """Let a run go on that was paused, or is stuck (``done``: what it was stuck with was done, or undone, by hand)."""
+        return self._wire.do(self._desk.ask(calls.resume(run_id, reason, moment.new_key(), done=done)))
+
+    def keys(self) -> list[KeyInfo]:
+        """The API keys that this caller manages, never their texts."""
+        return self._wire.do(self._desk.ask(calls.keys()))
+
+    def make_key(
+        self, subject: str, grants: Sequence[tuple[str, str]], *, label: str = "made over HTTP", lifetime_s: int | None = None
+    ) -> MadeKey:
+        """Make an API key with these grants, each a role and a tenant (``*``: all). Its text is in this answer and nowhere else, so it is
+        asked for once: where the answer is lost, the list shows a key that nobody has; revoke it.
+        """
+        return self._wire.do(self._desk.once(calls.make_key(subject, grants, label, lifetime_s)))
+
+    def revoke_key(self, prefix: str, reason: str = "") -> KeyInfo:
+        """End an API key for ever; a second time changes nothing."""
+        return self._wire.do(self._desk.ask(calls.revoke_key(prefix, reason)))
 
     def approvals(self, *, status: str = "pending", tenant: str | None = None, limit: int | None = None) -> Iterator[Approval]:
         """Approvals, the nearest deadline first, at most ``limit``; ``status="all"`` for every one."""
@@ -148,6 +219,32 @@ class Client:
         """Reject exactly one action, by the same rule; the reason is told to the model."""
         flow = flows.decided(approval, approve=False, reason=reason, digest=digest, manners=self._desk.manners)
         return self._wire.do(flow)
+
+    def edit(
+        self, approval: str | Approval, arguments: dict[str, object], *, reason: str = "", digest: str | None = None
+    ) -> Approval:
+        """Want other arguments, by the same rule: what was shown is not done, the other action is a new proposal of whoever asks here."""
+        said = {"decision": "edit", "arguments": arguments}
+        flow = flows.decided(approval, approve=False, reason=reason, digest=digest, manners=self._desk.manners, instead=said)
+        return self._wire.do(flow)
+
+    def respond(self, approval: str | Approval, text: str, *, digest: str | None = None) -> Approval:
+        """Say something to the program instead of the action, by the same rule."""
+        said = {"decision": "respond", "text": text}
+        flow = flows.decided(approval, approve=False, reason="", digest=digest, manners=self._desk.manners, instead=said)
+        return self._wire.do(flow)
+
+    def effects(self) -> Doubts:
+        """Effects of which nobody knows whether they happened."""
+        return self._wire.do(self._desk.ask(calls.effects()))
+
+    def mark(self, run_id: str, call: str, *, reason: str, wrong: bool = True) -> RunSummary:
+        """Say of a decision that it was wrong; nothing else is changed."""
+        return self._wire.do(self._desk.ask(calls.mark(run_id, call, reason=reason, wrong=wrong)))
+
+    def oversight(self) -> Oversight:
+        """How often people changed decisions."""
+        return self._wire.do(self._desk.ask(calls.oversight()))
 
     def tools(self) -> list[Tool]:
         """Every tool's manifest."""
@@ -169,9 +266,52 @@ class Client:
         """The switches that are set."""
         return self._wire.do(self._desk.ask(calls.switches()))
 
-    def switch(self, name: str, *, on: bool = True, reason: str) -> Switches:
-        """Set or clear a switch; when this returns, no intent that it covers commits any more."""
-        return self._wire.do(self._desk.ask(calls.switch(name, on=on, reason=reason)))
+    def switch(
+        self,
+        name: str,
+        *,
+        on: bool = True,
+        reason: str,
+        tenant: str = "",
+        route: str = "",
+        expires_in_s: int | None = None,
+        expected_version: int | None = None,
+        preview: bool = False,
+    ) -> Switches:
+        """Set or clear a switch, in a tenant or a route or everywhere; when this returns, no intent that it covers commits any more."""
+        call = calls.switch(
+            name,
+            on=on,
+            reason=reason,
+            tenant=tenant,
+            route=route,
+            expires_in_s=expires_in_s,
+            expected_version=expected_version,
+            preview=preview,
+        )
+        return self._wire.do(self._desk.ask(call))
+
+    def audit(self, after: int = 0, limit: int = 50, *, action: str = "", target: str = "") -> AuditPage:
+        """What operators did, the oldest first: a page behind a row."""
+        return self._wire.do(self._desk.ask(calls.audit(after, limit, action=action, target=target)))
+
+    def change_dependency(
+        self, name: str, change: Mapping[str, object] | None, *, for_s: float = 3_600.0, reason: str = ""
+    ) -> list[Dependency]:
+        """Change the policy of a model or tool in every process for so long; ``None`` ends a change."""
+        return self._wire.do(self._desk.ask(calls.change_dependency(name, change, for_s=for_s, reason=reason)))
+
+    def workers(self) -> list[Worker]:
+        """Every worker of the server's store."""
+        return self._wire.do(self._desk.ask(calls.workers()))
+
+    def requeue(self, run_id: str, reason: str = "") -> RunSummary:
+        """Ask for what a failed run was asked for, once more, as a new run; requeueing again gives the same one."""
+        return self._wire.do(self._desk.ask(calls.requeue(run_id, reason)))
+
+    def drop(self, run_id: str, reason: str) -> RunSummary:
+        """Let a dead letter go: it is no longer listed; its record stays."""
+        return self._wire.do(self._desk.ask(calls.drop(run_id, reason)))
 
     def dependencies(self) -> list[Dependency]:
         """How each model and tool is doing in the process that answers."""
@@ -224,3 +364,16 @@ class Run:
     def resolve(self, call: str, *, done: bool, result: object = None) -> RunSummary:
         """Say how an unknown effect ended; see :meth:`Client.resolve`."""
         return self._wire.do(self._desk.ask(calls.resolve(self.id, call, done=done, result=result)))
+
+    def signal(self, name: str, payload: object = None, *, idempotency_key: str | None = None) -> RunSummary:
+        """Send the run a message; see :meth:`Client.signal`."""
+        key = moment.new_key() if idempotency_key is None else idempotency_key
+        return self._wire.do(self._desk.ask(calls.signal(self.id, name, payload, key)))
+
+    def pause(self, reason: str = "") -> RunSummary:
+        """Let the run begin nothing new, until it is resumed. Harmless when repeated."""
+        return self._wire.do(self._desk.ask(calls.pause(self.id, reason, moment.new_key())))
+
+    def resume(self, reason: str = "", *, done: bool = False) -> RunSummary:
+        """Let the run go on; see :meth:`Client.resume`."""
+        return self._wire.do(self._desk.ask(calls.resume(self.id, reason, moment.new_key(), done=done)))

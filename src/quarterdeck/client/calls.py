@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Generic, TypeVar
 
@@ -122,15 +122,94 @@ def show(run_id: str, *, content: bool | None = None) -> Call[shapes.RunDetail]:
     return _get(f"/v1/runs/{segment(run_id)}", shapes.RunDetail, query)
 
 
-def cancel(run_id: str, reason: str) -> Call[shapes.RunSummary]:
+def cancel(run_id: str, reason: str, mode: str = "compensate") -> Call[shapes.RunSummary]:
     """``POST /v1/runs/{run_id}:cancel``; harmless when repeated."""
-    return _post(f"/v1/runs/{segment(run_id)}:cancel", shapes.RunSummary, {"reason": reason})
+    return _post(f"/v1/runs/{segment(run_id)}:cancel", shapes.RunSummary, {"reason": reason, "mode": mode})
 
 
-def resolve(run_id: str, call: str, *, done: bool, result: object) -> Call[shapes.RunSummary]:
+def interrupt(run_id: str, payload: object, token: str) -> Call[shapes.RunDetail]:
+    """``POST /v1/runs/{run_id}:interrupt``; the same token again changes nothing."""
+    said = {"payload": payload, "token": token}
+    return _post(f"/v1/runs/{segment(run_id)}:interrupt", shapes.RunDetail, said)
+
+
+def escalate(run_id: str, reason: str) -> Call[shapes.Escalated]:
+    """``POST /v1/runs/{run_id}:escalate``."""
+    return _post(f"/v1/runs/{segment(run_id)}:escalate", shapes.Escalated, {"reason": reason})
+
+
+def raise_budget(run_id: str, budget: Budget, reason: str, token: str) -> Call[shapes.RunDetail]:
+    """``POST /v1/runs/{run_id}:budget``; the same token again changes nothing."""
+    said = {"budget": budget.fields(), "reason": reason, "token": token}
+    return _post(f"/v1/runs/{segment(run_id)}:budget", shapes.RunDetail, said)
+
+
+def fork(run_id: str, step: str, key: str, *, edited: bool, result: object, route: str | None) -> Call[shapes.RunDetail]:
+    """``POST /v1/runs/{run_id}:fork``; the same key again is the same fork."""
+    said = {"step": step, "edited": edited, "result": result, "route": route}
+    return _post(f"/v1/runs/{segment(run_id)}:fork", shapes.RunDetail, said, (("idempotency-key", key),))
+
+
+def replay(run_id: str) -> Call[shapes.Replay]:
+    """``POST /v1/runs/{run_id}:replay``."""
+    return _post(f"/v1/runs/{segment(run_id)}:replay", shapes.Replay, {})
+
+
+def effects() -> Call[shapes.Doubts]:
+    """``GET /v1/effects``."""
+    return _get("/v1/effects", shapes.Doubts)
+
+
+def oversight() -> Call[shapes.Oversight]:
+    """``GET /v1/oversight``."""
+    return _get("/v1/oversight", shapes.Oversight)
+
+
+def mark(run_id: str, call: str, *, reason: str, wrong: bool) -> Call[shapes.RunSummary]:
+    """``POST /v1/runs/{run_id}:mark``; the newest word counts."""
+    return _post(f"/v1/runs/{segment(run_id)}:mark", shapes.RunSummary, {"call": call, "reason": reason, "wrong": wrong})
+
+
+def resolve(
+    run_id: str, call: str, *, done: bool, result: object, retry: bool = False, reason: str = ""
+) -> Call[shapes.RunSummary]:
     """``POST /v1/runs/{run_id}:resolve``; the same answer again is harmless."""
-    said = {"call": call, "done": done, "result": result}
+    said: dict[str, object] = {"call": call, "done": done, "result": result}
+    said |= ({"retry": True} if retry else {}) | ({"reason": reason} if reason else {})
     return _post(f"/v1/runs/{segment(run_id)}:resolve", shapes.RunSummary, said)
+
+
+def signal(run_id: str, name: str, payload: object, key: str) -> Call[shapes.RunSummary]:
+    """``POST /v1/runs/{run_id}:signal``; one message under one key."""
+    said = {"name": name, "payload": payload}
+    return _post(f"/v1/runs/{segment(run_id)}:signal", shapes.RunSummary, said, (("idempotency-key", key),))
+
+
+def pause(run_id: str, reason: str, key: str) -> Call[shapes.RunSummary]:
+    """``POST /v1/runs/{run_id}:pause``; harmless when repeated."""
+    return _post(f"/v1/runs/{segment(run_id)}:pause", shapes.RunSummary, {"reason": reason}, (("idempotency-key", key),))
+
+
+def resume(run_id: str, reason: str, key: str, *, done: bool) -> Call[shapes.RunSummary]:
+    """``POST /v1/runs/{run_id}:resume``; harmless when repeated."""
+    said = {"reason": reason, "done": done}
+    return _post(f"/v1/runs/{segment(run_id)}:resume", shapes.RunSummary, said, (("idempotency-key", key),))
+
+
+def keys() -> Call[list[shapes.KeyInfo]]:
+    """``GET /v1/keys``."""
+    return _listed("/v1/keys", shapes.KeyList, lambda page: list(page.keys))
+
+
+def make_key(subject: str, grants: Sequence[tuple[str, str]], label: str, lifetime_s: int | None) -> Call[shapes.MadeKey]:
+    """``POST /v1/keys``. Each time it is another key."""
+    given = [{"role": role, "tenant": tenant} for role, tenant in grants]
+    return _post("/v1/keys", shapes.MadeKey, {"subject": subject, "grants": given, "label": label, "lifetime_s": lifetime_s})
+
+
+def revoke_key(prefix: str, reason: str) -> Call[shapes.KeyInfo]:
+    """``POST /v1/keys/{prefix}:revoke``; a second time changes nothing."""
+    return _post(f"/v1/keys/{segment(prefix)}:revoke", shapes.KeyInfo, {"reason": reason})
 
 
 def approval(name: str) -> Call[shapes.ApprovalDetail]:
@@ -138,11 +217,13 @@ def approval(name: str) -> Call[shapes.ApprovalDetail]:
     return _get(f"/v1/approvals/{segment(name)}", shapes.ApprovalDetail)
 
 
-def decide(name: str, *, approve: bool, reason: str, digest: str) -> Call[shapes.Approval]:
+def decide(
+    name: str, *, approve: bool, reason: str, digest: str, instead: Mapping[str, object] | None = None
+) -> Call[shapes.Approval]:
     """``POST /v1/approvals/{approval}:decide`` for one digest."""
     if not re.fullmatch(r"[\x21\x23-\x7e]+", digest):
         raise ClientError("client.digest", "a digest is the text that the approval shows, without quotation marks")
-    said = {"decision": "approve" if approve else "reject", "reason": reason}
+    said: dict[str, object] = {"decision": "approve" if approve else "reject", "reason": reason, **(instead or {})}
     path = f"/v1/approvals/{segment(name)}:decide"
     return _post(path, shapes.Approval, said, (("if-match", f'"{digest}"'),))
 
@@ -172,9 +253,38 @@ def budgets() -> Call[list[shapes.Account]]:
     return _listed("/v1/budgets", shapes.AccountList, lambda page: list(page.budgets))
 
 
+def workers() -> Call[list[shapes.Worker]]:
+    """``GET /v1/workers``."""
+    return _listed("/v1/workers", shapes.WorkerList, lambda page: list(page.workers))
+
+
+def dead_letters(cursor: str | None, limit: int, **filters: str | None) -> Call[shapes.RunPage]:
+    """``GET /v1/dead-letters``, one page."""
+    return _get("/v1/dead-letters", shapes.RunPage, _query(cursor, limit, filters))
+
+
+def requeue(run_id: str, reason: str) -> Call[shapes.RunSummary]:
+    """``POST /v1/runs/{run_id}:requeue``; requeueing again gives the same run."""
+    return _post(f"/v1/runs/{segment(run_id)}:requeue", shapes.RunSummary, {"reason": reason})
+
+
+def drop(run_id: str, reason: str) -> Call[shapes.RunSummary]:
+    """``POST /v1/dead-letters/{run_id}:drop``; harmless when repeated."""
+    return _post(f"/v1/dead-letters/{segment(run_id)}:drop", shapes.RunSummary, {"reason": reason})
+
+
 def dependencies() -> Call[list[shapes.Dependency]]:
     """``GET /v1/dependencies``."""
     return _listed("/v1/dependencies", shapes.DependencyList, lambda page: list(page.dependencies))
+
+
+def change_dependency(
+    name: str, change: Mapping[str, object] | None, *, for_s: float, reason: str
+) -> Call[list[shapes.Dependency]]:
+    """``POST /v1/dependencies``; the same again lasts from now on."""
+    said = {"name": name, "change": dict(change or {}), "for_s": for_s, "end": change is None, "reason": reason}
+    request = Request(method="POST", path="/v1/dependencies", headers=_WRITES, body=encoded(said))
+    return Call(request, lambda answer: list(decoded(answer, shapes.DependencyList).dependencies))
 
 
 def policies() -> Call[shapes.Policies]:
@@ -187,9 +297,29 @@ def switches() -> Call[shapes.Switches]:
     return _get("/v1/switches", shapes.Switches)
 
 
-def switch(name: str, *, on: bool, reason: str) -> Call[shapes.Switches]:
+def switch(
+    name: str,
+    *,
+    on: bool,
+    reason: str,
+    tenant: str = "",
+    route: str = "",
+    expires_in_s: int | None = None,
+    expected_version: int | None = None,
+    preview: bool = False,
+) -> Call[shapes.Switches]:
     """``POST /v1/switches``; the same again changes nothing."""
-    return _post("/v1/switches", shapes.Switches, {"name": name, "on": on, "reason": reason})
+    said: dict[str, object] = {"name": name, "on": on, "reason": reason}
+    bounds: dict[str, object] = {"tenant": tenant, "route": route, "preview": preview}
+    timed: dict[str, object] = {"expires_in_s": expires_in_s, "expected_version": expected_version}
+    said |= {word: value for word, value in bounds.items() if value} | {w: v for w, v in timed.items() if v is not None}
+    return _post("/v1/switches", shapes.Switches, said)
+
+
+def audit(after: int, limit: int, *, action: str = "", target: str = "") -> Call[shapes.AuditPage]:
+    """``GET /v1/audit``."""
+    query = [("after", str(after)), ("limit", str(limit)), ("action", action), ("target", target)]
+    return _get("/v1/audit", shapes.AuditPage, tuple([pair for pair in query if pair[1]]))
 
 
 def health() -> Call[shapes.Health]:

@@ -76,5 +76,9 @@ class Desk:
 
     def health(self) -> Flow[Never, Health]:
         """Asked once only: what is wanted is how it is now."""
+        return self.once(calls.health())
+
+    def once(self, call: Call[T]) -> Flow[Never, T]:
+        """One call, never repeated."""
         once = Manners(timeout_s=self.manners.timeout_s, silence_s=self.manners.silence_s, retry=Retry(for_s=0.0))
-        return attempted(calls.health(), once)
+        return attempted(call, once)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Never, TypeVar
 
 import msgspec
@@ -132,7 +132,13 @@ def _listed(
 
 
 def decided(
-    approval: str | Approval, *, approve: bool, reason: str, digest: str | None, manners: Manners
+    approval: str | Approval,
+    *,
+    approve: bool,
+    reason: str,
+    digest: str | None,
+    manners: Manners,
+    instead: Mapping[str, object] | None = None,
 ) -> Flow[Never, Approval]:
     """Decide an approval for exactly one digest: the one given, the one of the approval given, or the one that is read now."""
     name = approval if isinstance(approval, str) else approval.approval
@@ -140,14 +146,15 @@ def decided(
     if seen is None:
         seen = (yield from attempted(calls.approval(name), manners)).digest
     try:
-        return (yield from attempted(calls.decide(name, approve=approve, reason=reason, digest=seen), manners))
+        return (yield from attempted(calls.decide(name, approve=approve, reason=reason, digest=seen, instead=instead), manners))
     except ClientError as error:
         if not (error.code == "approval.decided" and error.maybe_done):
             raise
         refused = error
     # An earlier attempt got no answer, and somebody has decided: we, if what stands there is what was said.
     found = yield from attempted(calls.approval(name), manners)
-    wanted = ("approved" if approve else "rejected", reason, seen)
+    status = {None: "approved" if approve else "rejected", "edit": "edited", "respond": "answered"}
+    wanted = (status[None if instead is None else str(instead["decision"])], reason, seen)
     if (found.status, found.reason, found.digest) != wanted:
         raise refused
     return found

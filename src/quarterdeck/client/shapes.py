@@ -47,7 +47,10 @@ class Output(_Shown, frozen=True, kw_only=True):
 
 
 class RunDetail(RunSummary, frozen=True, kw_only=True):
-    """One run in full. ``result`` is there once it has ended, for whoever may read contents."""
+    """One run in full. ``result`` is there once it has ended, for whoever may read contents.
+
+    ``admission`` (``start``, ``wait``, ``elsewhere``) is how it was admitted, with its code; ``requested_route`` what was asked for.
+    """
 
     mode: str
     autonomy: str
@@ -55,6 +58,9 @@ class RunDetail(RunSummary, frozen=True, kw_only=True):
     limits: dict[str, object]
     versions: dict[str, object]
     deadline_at_us: int | None
+    requested_route: str = ""
+    admission: str = "start"
+    admission_code: str = ""
     turn: int
     effects: dict[str, int]
     spent: dict[str, int]
@@ -62,6 +68,36 @@ class RunDetail(RunSummary, frozen=True, kw_only=True):
     unknown_effects: tuple[str, ...]
     approvals: dict[str, str]
     result: Output | None
+
+
+class Escalated(msgspec.Struct, frozen=True):
+    """Whose concern a run is now."""
+
+    run_id: str
+    owner: str
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One thing that an offline replay found otherwise: ``recorded`` at ``seq``, and what would happen ``now``.
+
+    ``kind`` is ``step``, ``ruling`` or ``end``.
+    """
+
+    seq: int
+    kind: str
+    call: str
+    recorded: str
+    now: str
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """What an offline replay found: steps executed again, decisions judged again, and the differences."""
+
+    run_id: str
+    same: bool
+    steps: int
+    decisions: int
+    differences: tuple[Difference, ...] = ()
 
 
 class RunResult(msgspec.Struct, frozen=True):
@@ -186,6 +222,19 @@ class Route(_Shown, frozen=True, kw_only=True):
     limits: dict[str, object]
     priority: str
     approval_timeout_s: int
+    paging: str = ""
+    refusal: str = ""
+    fallback: str | None = None
+    on_budget: str = "degrade"
+    latency_ms: int | None = None
+    payload: dict[str, str] | None = None
+    escalation: tuple[str, ...] = ()
+    at_limit: str = "stop"
+    retention_s: int = 400 * 86_400
+    escalate_after_s: int | None = None
+    on_denial: str = "tell"
+    on_expiry: str = "tell"
+    quorum: int = 1
 
 
 class Account(_Shown, frozen=True, kw_only=True):
@@ -210,6 +259,59 @@ class Switches(_Shown, frozen=True, kw_only=True):
 
     version: int
     switches: tuple[str, ...]
+    details: tuple[SwitchDetail, ...] = ()
+    proof: SwitchProof | None = None
+
+
+class SwitchDetail(_Shown, frozen=True, kw_only=True):
+    """One switch that is set: its bounds (empty: everywhere), why, by whom, when, and until when it is in force."""
+
+    key: str
+    kind: str
+    name: str
+    tenant: str
+    route: str
+    reason: str
+    by: str
+    at_us: int
+    expires_at_us: int | None
+    expired: bool
+
+
+class SwitchProof(_Shown, frozen=True, kw_only=True):
+    """From ``version`` on, durable at ``at_us``, no intent commits that was judged without this change; and what that reaches."""
+
+    switch: str
+    on: bool
+    version: int
+    at_us: int
+    expires_at_us: int | None
+    routes: tuple[str, ...] | None
+    tools: tuple[str, ...] | None
+    runs: int
+    more: bool
+    in_flight: int
+    ends: dict[str, int]
+
+
+class AuditRow(_Shown, frozen=True, kw_only=True):
+    """One action of an operator."""
+
+    seq: int
+    action: str
+    by: str
+    target: str
+    at_us: int
+    reason: str
+    tenant: str
+    detail: object
+
+
+class AuditPage(_Shown, frozen=True, kw_only=True):
+    """A page of the audit log, the oldest first; ``next`` is what ``after`` of the following page is."""
+
+    rows: tuple[AuditRow, ...]
+    next: int | None
 
 
 class Dependency(_Shown, frozen=True, kw_only=True):
@@ -228,6 +330,69 @@ class Dependency(_Shown, frozen=True, kw_only=True):
     queued: int
     retry_after_s: float
     hint: str
+    timeout_s: float = 0.0
+    attempt_limit: int = 0
+    slots: int = 0
+    rate_per_s: float | None = None
+    retry_tokens: float = 0.0
+    changed_until_us: int | None = None
+    changed_by: str = ""
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """One role in one tenant; ``*`` is every tenant."""
+
+    tenant: str
+    role: str
+
+
+class KeyInfo(_Shown, frozen=True, kw_only=True):
+    """One API key, without its text. ``status`` is ``active``, ``expired`` or ``revoked``."""
+
+    prefix: str
+    status: str
+    label: str
+    subject: str
+    grants: tuple[Grant, ...]
+    created_by: str
+    created_at_us: int
+    expires_at_us: int | None
+    revoked_at_us: int | None
+    revoked_by: str
+    reason: str
+
+
+class MadeKey(KeyInfo, frozen=True, kw_only=True):
+    """A key that was just made. ``key`` is its text: nothing shows it again, and printing this does not."""
+
+    key: str
+
+    def __repr__(self) -> str:
+        return f"MadeKey({self.prefix!r}, {self.subject!r})"
+
+
+class Worker(_Shown, frozen=True, kw_only=True):
+    """One runtime that may hold runs: its lease, its code, the runs it holds, when it was heard of. ``lost``: its lease is over."""
+
+    worker: str
+    status: str
+    held: int
+    active: int
+    max_active: int
+    version: str
+    release: str
+    host: str
+    pid: int
+    programs: tuple[str, ...] | None
+    started_at_us: int | None
+    beat_at_us: int | None
+    lease_until_us: int | None
+
+
+class WorkerList(_Shown, frozen=True, kw_only=True):
+    """Every worker."""
+
+    workers: tuple[Worker, ...]
 
 
 class Health(_Shown, frozen=True, kw_only=True):
@@ -278,7 +443,49 @@ class AccountList(_Shown, frozen=True, kw_only=True):
     budgets: tuple[Account, ...]
 
 
+class KeyList(_Shown, frozen=True, kw_only=True):
+    """The keys that the caller manages."""
+
+    keys: tuple[KeyInfo, ...]
+
+
 class DependencyList(_Shown, frozen=True, kw_only=True):
     """Every dependency."""
 
     dependencies: tuple[Dependency, ...]
+
+
+class Doubt(_Shown, frozen=True, kw_only=True):
+    """An effect of which nobody knows whether it happened; ``key`` is what the tool was given."""
+
+    run_id: str
+    tenant: str
+    route: str
+    call: str
+    tool: str
+    digest: str
+    key: str
+    since_us: int
+
+
+class Doubts(_Shown, frozen=True, kw_only=True):
+    """Effects in doubt, the newest run first."""
+
+    effects: tuple[Doubt, ...]
+
+
+class Oversight(_Shown, frozen=True, kw_only=True):
+    """How often people changed decisions, over the newest runs; rates are per decision, ``None`` where there was none."""
+
+    runs: int
+    decisions: int
+    allowed: int
+    denied: int
+    asked: int
+    overridden: int
+    false_allows: int
+    effects_failed: int
+    effects_unknown: int
+    contradicted: int
+    override_rate: float | None
+    false_allow_rate: float | None

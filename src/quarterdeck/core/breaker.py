@@ -230,6 +230,10 @@ class Breaker:
         elif outcome is CallOutcome.SUCCESS or outcome is CallOutcome.FAILURE:
             self._count(outcome is CallOutcome.FAILURE, now_s, uniform01, service_s)
 
+    def adopt(self, policy: BreakerPolicy) -> None:
+        """Another policy from now on; state and counts stay."""
+        self._policy = policy
+
     def isolate(self) -> None:
         """A person closes the dependency to everyone. Calls that are out may end, but count for nothing."""
         self._move(Signal.WAS_ISOLATED)

@@ -93,7 +93,8 @@ def _rounded(state: RunState, dimension: str, missing: int, limit: int) -> int:
 def report(state: RunState, accounts: Sequence[Account]) -> tuple[Move, ...]:
     """The moves that return slices and report all spending since the last report; for a run that waits or ends.
 
-    What open effects have reserved stays leased: they may still be billed, whoever closes them.
+    What open effects have reserved stays leased: they may still be billed, whoever closes them. Slices of accounts that are no longer
+    above the run (of a period that has passed) come back whole; so does what was counted against limits over history and not done.
     """
     moves: list[Move] = []
     for account in accounts:
@@ -103,6 +104,11 @@ def report(state: RunState, accounts: Sequence[Account]) -> tuple[Move, ...]:
             spent = state.unreported.get(dimension, 0)
             if free or spent:
                 moves.append(Move(account.name, str(dimension), returned=free, spent=spent))
+    if len(state.slices) > len(moves):
+        present = {account.name for account in accounts}
+        gone = [(place, held) for place, held in state.slices.items() if place[0] not in present]
+        moves += [Move(*place, returned=held) for place, held in gone]
+    moves += [Move(account, dimension, spent=-amount) for account, dimension, amount in state.uncounted]
     return tuple(moves)
 
 

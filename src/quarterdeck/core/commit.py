@@ -11,9 +11,11 @@ from typing import Literal
 
 import msgspec
 
+from quarterdeck.core.audit import Audit
 from quarterdeck.core.contract import Limits
 from quarterdeck.core.events import Event, Move, encode
 from quarterdeck.core.identity import Grant
+from quarterdeck.core.outbox import Post
 from quarterdeck.core.vocabulary import TERMINAL
 
 MAX_RECORD = 8 * 1024 * 1024
@@ -44,7 +46,10 @@ class Head(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class NewRun(msgspec.Struct, frozen=True, array_like=True):
-    """The cold row of a run that an admission creates. ``salt`` keys the digests of its payloads and is erased with them."""
+    """The cold row of a run that an admission creates. ``salt`` keys the digests of its payloads and is erased with them.
+
+    ``needs`` names the code that drives it, as workers state what they have; empty: any worker may.
+    """
 
     tenant: str
     route: str
@@ -56,6 +61,17 @@ class NewRun(msgspec.Struct, frozen=True, array_like=True):
     thread_id: str | None = None
     parent_run_id: str | None = None
     priority: str = "standard"
+    ordering_key: str | None = None
+    needs: str = ""
+
+
+def line_of(new: NewRun) -> str | None:
+    """The line in which a run stands: the runs of one tenant and route with one ordering key, in the order of their admission.
+
+    >>> line_of(NewRun("acme", "support", "helpdesk", "ada", 0, b"")) is None
+    True
+    """
+    return None if new.ordering_key is None else f"{new.tenant}\n{new.route}\n{new.ordering_key}"
 
 
 class Key(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -101,8 +117,55 @@ class Charge(msgspec.Struct, frozen=True, gc=False, array_like=True):
     limit: int | None = None
 
 
+class Take(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """An exclusive key that a call of this run needs; the commit is refused (``exclusive``) while another call, of any run, has it."""
+
+    key: str
+    call: str
+
+
+class Free(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """An exclusive key that a call of this run has no more use for; harmless where it has none."""
+
+    key: str
+    call: str
+
+
+Scalar = bool | int | float | str | None
+"""A value of a statement's parameter: what JSON has, too; dates, decimals and bytes are written as texts and cast in the statement."""
+
+
+class Statement(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A statement on the author's own tables in the same database, executed in the transaction of the commit that carries it.
+
+    Parameters are written ``$1``, ``$2`` … ; with ``rows``, the commit is refused (``statement``) unless it changes exactly so many.
+    """
+
+    sql: str
+    values: tuple[Scalar, ...] = ()
+    rows: int | None = None
+
+
+class Deliver(msgspec.Struct, frozen=True, array_like=True, tag="deliver"):
+    """Put a row into a run's inbox and bump its control, in one transaction; wakes the run if it waits.
+
+    ``token`` makes it idempotent: a second delivery with the same token changes nothing.
+    """
+
+    run_id: str
+    kind: str
+    body: bytes
+    at_us: int
+    token: str
+    audit: Audit | None = None
+
+
 class Commit(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="commit"):
-    """One append. ``control`` and ``facts`` are ``None`` for commits that only record what has already happened (receipts)."""
+    """One append. ``control`` and ``facts`` are ``None`` for commits that only record what has already happened (receipts).
+
+    ``delivers`` are rows for other runs' inboxes (one that has ended, or is not there, gets none); ``outbox`` messages that leave once
+    this is durable; ``takes`` and ``frees`` exclusive keys; ``writes`` statements on the author's own tables. All or nothing.
+    """
 
     run_id: str
     seq: int
@@ -120,6 +183,11 @@ class Commit(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="commit
     inbox: tuple[int, ...] = ()
     new: NewRun | None = None
     key: Key | None = None
+    delivers: tuple[Deliver, ...] = ()
+    outbox: tuple[Post, ...] = ()
+    takes: tuple[Take, ...] = ()
+    frees: tuple[Free, ...] = ()
+    writes: tuple[Statement, ...] = ()
 
 
 def unstorable(commit: Commit) -> str | None:
@@ -134,31 +202,28 @@ def unstorable(commit: Commit) -> str | None:
             return f"an event is larger than {MAX_RECORD} bytes"
     if commit.head is not None and commit.head.status in TERMINAL and not commit.head.release:
         return "a run that ends gives up its lease"
+    if commit.outbox and any(len(post.body) > MAX_RECORD for post in commit.outbox):
+        return f"a message is larger than {MAX_RECORD} bytes"
+    if commit.delivers and any(order.run_id == commit.run_id for order in commit.delivers):
+        return "a run delivers nothing to itself"
     return None
 
 
-class Deliver(msgspec.Struct, frozen=True, array_like=True, tag="deliver"):
-    """Put a row into a run's inbox and bump its control, in one transaction; wakes the run if it waits.
-
-    ``token`` makes it idempotent: a second delivery with the same token changes nothing.
-    """
-
-    run_id: str
-    kind: str
-    body: bytes
-    at_us: int
-    token: str
-
-
 class DecideApproval(msgspec.Struct, frozen=True, array_like=True, tag="decide"):
-    """A person's answer to one approval, for exactly the digest that the person saw; delivered to the run in the same step."""
+    """A person's answer to one approval, for exactly the digest that the person saw; delivered to the run in the same step.
+
+    ``edited`` and ``answered`` are rejections that say what shall be instead, in ``content`` as canonical JSON: other arguments, which
+    are a new proposal; or a text for the model.
+    """
 
     approval: str
     digest: str
-    outcome: Literal["approved", "rejected"]
+    outcome: Literal["approved", "rejected", "edited", "answered"]
     by: str
     reason: str
     at_us: int
+    content: bytes = b""
+    audit: Audit | None = None
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True, tag="claim"):
@@ -166,20 +231,39 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, tag="claim"):
 
     ``token``, where it is given, makes it repeatable: a worker that sends its newest claim again, because the answer was lost, gets
     the same answer again, so that no run is held by a worker that was never told. A worker has one claim under way at a time.
+    ``programs`` is the code that the worker has: it gets runs that need one of these, or none; ``None``: whatever is ready.
     """
 
     worker: str
     limit: int
     now_us: int
     token: str = ""
+    programs: tuple[str, ...] | None = None
+
+
+class GiveBack(msgspec.Struct, frozen=True, array_like=True, tag="back"):
+    """Let go of a run that is held under this epoch and goes on elsewhere: it is ready at once.
+
+    Refused by ``epoch`` if it is not held so.
+    """
+
+    run_id: str
+    epoch: int
+    at_us: int
 
 
 class SetFact(msgspec.Struct, frozen=True, array_like=True, tag="fact"):
-    """Set a fact that decisions are judged by (``switches``, ``policy``, ``release``); its version grows if the value changes."""
+    """Set a fact that decisions are judged by (``switches``, ``policy``, ``release``); its version grows if the value changes.
+
+    With ``expected``, it is refused by ``facts`` unless that is the fact's version (0: it was never set), so that of two who start from
+    the same version one is told. Given again, what was applied is success.
+    """
 
     name: str
     value: str
     at_us: int
+    expected: int | None = None
+    audit: Audit | None = None
 
 
 class SetAccount(msgspec.Struct, frozen=True, array_like=True, tag="account"):
@@ -187,13 +271,79 @@ class SetAccount(msgspec.Struct, frozen=True, array_like=True, tag="account"):
 
     account: str
     limits: Limits
+    audit: Audit | None = None
 
 
 class Erase(msgspec.Struct, frozen=True, array_like=True, tag="erase"):
-    """Destroy the payloads of a terminal run and the key of their digests; the chain still verifies."""
+    """Destroy the payloads of a terminal run, its messages and the key of their digests; the chain still verifies.
+
+    That it was done, and by whom, is recorded once. Messages of it that have not been delivered are withdrawn.
+    """
 
     run_id: str
     at_us: int
+    by: str = ""
+    reason: str = ""
+    audit: Audit | None = None
+
+
+class Purge(msgspec.Struct, frozen=True, array_like=True, tag="purge"):
+    """Remove what is left of the runs of a route that ended more than ``retain_us`` ago.
+
+    What time it is, is the earlier of ``now_us`` and the store's own clock: a caller's wrong clock removes nothing too early.
+    Looks at ``limit`` runs behind the position ``after`` and is answered with where to go on: :class:`Purged`.
+    """
+
+    route: str
+    now_us: int
+    retain_us: int
+    after: int = 0
+    limit: int = 200
+
+
+class TakePosts(msgspec.Struct, frozen=True, array_like=True, tag="take"):
+    """Take the oldest message of up to ``limit`` lanes that are due; each lane is the taker's until its lease has run out."""
+
+    limit: int
+    now_us: int
+    lease_us: int
+
+
+class SettlePost(msgspec.Struct, frozen=True, array_like=True, tag="settle"):
+    """How an attempt to deliver a message ended; refused (``post``) if the lane was taken by another since.
+
+    ``again``: the lane rests until ``due_us``. ``dead``: the lane stands still until a person decides.
+    """
+
+    number: int
+    lane: str
+    ticket: int
+    outcome: Literal["delivered", "again", "dead"]
+    at_us: int
+    due_us: int = 0
+    code: str = ""
+
+
+class DecidePost(msgspec.Struct, frozen=True, array_like=True, tag="post"):
+    """A person's answer to a dead message: ``requeue`` or ``drop`` it. Refused (``post``) if it is not dead."""
+
+    message: str
+    action: Literal["requeue", "drop"]
+    by: str
+    reason: str
+    at_us: int
+    audit: Audit | None = None
+
+
+class SettleLetter(msgspec.Struct, frozen=True, array_like=True, tag="letter"):
+    """Say what became of a dead letter: it was ``requeued`` or ``dropped``. The first word counts; a second changes nothing."""
+
+    run_id: str
+    how: Literal["requeued", "dropped"]
+    by: str
+    why: str
+    at_us: int
+    audit: Audit | None = None
 
 
 class AddKey(msgspec.Struct, frozen=True, array_like=True, tag="key"):
@@ -212,6 +362,7 @@ class AddKey(msgspec.Struct, frozen=True, array_like=True, tag="key"):
     at_us: int
     expires_at_us: int | None = None
     first: bool = False
+    audit: Audit | None = None
 
 
 class RevokeKey(msgspec.Struct, frozen=True, array_like=True, tag="revoke"):
@@ -221,10 +372,50 @@ class RevokeKey(msgspec.Struct, frozen=True, array_like=True, tag="revoke"):
     by: str
     reason: str
     at_us: int
+    audit: Audit | None = None
 
 
-Op = Commit | Deliver | DecideApproval | Claim | SetFact | SetAccount | Erase | AddKey | RevokeKey
-"""Everything that a store's writer applies."""
+class AddAudit(msgspec.Struct, frozen=True, array_like=True, tag="audit"):
+    """Record an action that changes nothing else in the store, such as a person's judgement of a decision, or a seal."""
+
+    audit: Audit
+
+
+Op = (
+    Commit
+    | Deliver
+    | DecideApproval
+    | Claim
+    | GiveBack
+    | SetFact
+    | SetAccount
+    | Erase
+    | Purge
+    | TakePosts
+    | SettlePost
+    | DecidePost
+    | SettleLetter
+    | AddKey
+    | RevokeKey
+    | AddAudit
+)
+"""Everything that a store's writer applies. Where an operation carries an ``audit``, its row is written in the same transaction if, and
+only if, the operation is applied; the same record again is the same action, and is not written twice.
+"""
+
+
+def audit_of(op: Op) -> Audit | None:
+    """The record that is written with an operation, if one is."""
+    return None if isinstance(op, Commit | Claim | GiveBack | Purge | TakePosts | SettlePost) else op.audit
+
+
+def decision(op: DecideApproval) -> bytes:
+    """The inbox row of a decision, the same bytes in every store."""
+    said: dict[str, object] = {"approval": op.approval, "outcome": op.outcome, "by": op.by, "reason": op.reason}
+    if op.content:
+        said["content"] = msgspec.Raw(op.content)
+    return msgspec.json.encode(said)
+
 
 Guard = Literal[
     "incarnation",
@@ -242,6 +433,9 @@ Guard = Literal[
     "decided",
     "expired",
     "self",
+    "exclusive",
+    "statement",
+    "post",
 ]
 """What can refuse an operation. ``poison``: it could never be applied; the rest of its batch was."""
 
@@ -260,11 +454,15 @@ class Refused(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="no"):
 
 
 class ClaimedRun(msgspec.Struct, frozen=True, array_like=True):
-    """A run that the claimant holds now. Its journal ends at ``seq``; ``control`` must be read with its inbox before acting."""
+    """A run that the claimant holds now. Its journal ends at ``seq``; ``control`` must be read with its inbox before acting.
+
+    ``deaths`` are the sequences at which its journal ended when one of its owners died without a word, the newest last.
+    """
 
     run_id: str
     seq: int
     epoch: int
+    deaths: tuple[int, ...] = ()
 
 
 class Claimed(msgspec.Struct, frozen=True, array_like=True, tag="claimed"):
@@ -273,7 +471,37 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, tag="claimed"):
     runs: tuple[ClaimedRun, ...]
 
 
-Outcome = Applied | Refused | Claimed
+class TakenPost(msgspec.Struct, frozen=True, array_like=True):
+    """A message that the taker may deliver now: the row, the ticket of its lane, and how often it was attempted, this time included."""
+
+    number: int
+    lane: str
+    ticket: int
+    attempts: int
+    run_id: str
+    tenant: str
+    topic: str
+    key: str
+    message: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...]
+    at_us: int
+
+
+class Taken(msgspec.Struct, frozen=True, array_like=True, tag="taken"):
+    """The answer to taking messages; perhaps empty."""
+
+    posts: tuple[TakenPost, ...]
+
+
+class Purged(msgspec.Struct, frozen=True, array_like=True, tag="purged"):
+    """How many runs a purge removed, and behind which position to go on; 0: the route has no more."""
+
+    removed: int
+    after: int
+
+
+Outcome = Applied | Refused | Claimed | Taken | Purged
 """What a store answers to one operation."""
 
 

@@ -46,6 +46,18 @@ def first_turn(turns: Sequence[TurnMark], *, fixed: int, budget: int) -> int:
     return min(index, len(turns) - 1) if turns else index
 
 
+def compaction_due(turns: Sequence[TurnMark], *, fixed: int, budget: int, at: float, keep: int) -> int | None:
+    """Before which turn the transcript is to be summarised, if it takes more than ``at`` of what the context may hold; the newest
+    ``keep`` turns stay as they are.
+
+    >>> compaction_due([TurnMark(0, 3, 60), TurnMark(1, 6, 50), TurnMark(2, 9, 40)], fixed=20, budget=200, at=0.8, keep=1)
+    2
+    """
+    if len(turns) <= keep or fixed + sum([mark.tokens for mark in turns]) <= at * budget:
+        return None
+    return turns[-keep].turn
+
+
 def room(turns: Sequence[TurnMark], *, fixed: int, budget: int) -> int | None:
     """How many tokens the newest turn may take, if it has to be cut to fit; ``None`` if it fits whole.
 

@@ -12,7 +12,8 @@ import re
 import msgspec
 
 from quarterdeck.core.errors import UsageError
-from quarterdeck.core.vocabulary import Autonomy, Dimension, Mode, Risk
+from quarterdeck.core.labels import Labels
+from quarterdeck.core.vocabulary import AdmissionAnswer, Autonomy, Dimension, Mode, Risk
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}\Z")
 """What a tenant, route, tool, agent or key may be called: no spaces, no control characters, at most 128 characters."""
@@ -49,11 +50,13 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults
     cost_microusd: int | None = None
     retries: int | None = None
     delegations: int | None = None
+    compactions: int | None = None
     context: int | None = None
     deadline_ms: int | None = None
     depth: int | None = None
     hops: int | None = None
     repeats: int | None = None
+    approvals: int | None = None
 
     def limit(self, dimension: Dimension) -> int | None:
         """The limit of one counted dimension."""
@@ -132,7 +135,11 @@ class RunContract(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything that must be known before the first model call; stored by the admission's commit, immutable afterwards.
 
     Three parties: ``actor`` is the person on whose behalf it runs, ``submitted_by`` who was authenticated when it was asked for (empty
-    where nobody had to be), ``service`` the identity under which its agent acts towards tools.
+    where nobody had to be), ``service`` the identity under which its agent acts towards tools. ``labels``, where there are any, are those
+    of its payload: of somebody else's content, or of what another run made after it had read such content.
+
+    ``answer`` and ``admission`` are how it was admitted, and the code of why; ``requested`` is the route that was asked for, where
+    admission has sent the run elsewhere. ``task_class`` and ``program`` are set where the agent has models by class of task.
     """
 
     run_id: str
@@ -158,8 +165,15 @@ class RunContract(msgspec.Struct, frozen=True, omit_defaults=True):
     thread_id: str | None = None
     ordering_key: str | None = None
     parent_run_id: str | None = None
+    forked_from: str | None = None
     submitted_by: str = ""
     service: str = ""
     priority: str = "standard"
     depth: int = 0
     hops: int = 0
+    requested: str = ""
+    answer: AdmissionAnswer = AdmissionAnswer.START
+    admission: str = "admission.start"
+    task_class: str = ""
+    program: str = ""
+    labels: Labels | None = None

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import msgspec
 
-from quarterdeck.core.contract import RunContract
+from quarterdeck.core.carrying import Carried
+from quarterdeck.core.contract import Limits, RunContract
 from quarterdeck.core.errors import Corrupt
 from quarterdeck.core.labels import Labels
 from quarterdeck.core.steps import StepKind
@@ -54,18 +55,26 @@ class RunFinished(_Event, frozen=True, tag="run.finished"):
     code: str
     effects: dict[str, int] = {}
     spent: dict[str, int] = {}
+    labels: Labels | None = None
 
 
 class CancelRequested(_Event, frozen=True, tag="run.cancel_requested"):
-    """Somebody wants the run to stop; no intent commits after this one, but those that undo: unless not to ``compensate``."""
+    """Somebody wants the run to stop; no intent commits after this one, but those that undo: unless not to ``compensate``.
+
+    ``mode`` is a :class:`~quarterdeck.core.vocabulary.CancelMode`; where there is none, ``compensate`` says it all.
+    """
 
     by: str
     reason: str
     compensate: bool = True
+    mode: str = ""
 
 
 class GateDecided(_Event, frozen=True, tag="gate.decided"):
-    """What the gate answered to one proposal, and on what grounds. ``reserve`` is the worst case that is set aside."""
+    """What the gate answered to one proposal, and on what grounds. ``reserve`` is the worst case that is set aside.
+
+    ``shadow`` is what the policies in shadow would have said, where that differs: an outcome and its codes.
+    """
 
     call: str
     proposal: ProposalKind
@@ -76,6 +85,7 @@ class GateDecided(_Event, frozen=True, tag="gate.decided"):
     reserve: dict[str, int] = {}
     policy: str = ""
     approval: str | None = None
+    shadow: tuple[str, ...] = ()
 
 
 class Planned(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -87,7 +97,10 @@ class Planned(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class ModelOpened(_Event, frozen=True, tag="model.opened"):
-    """The intent of one model call. The model sees turns ``first`` up to the present; ``omitted`` earlier ones are left out."""
+    """The intent of one model call. The model sees turns ``first`` up to the present; ``omitted`` earlier ones are left out.
+
+    ``summarises``: it is no turn; it is to tell the turns before this one.
+    """
 
     call: str
     model: str
@@ -96,6 +109,7 @@ class ModelOpened(_Event, frozen=True, tag="model.opened"):
     max_output_tokens: int
     first: int = 0
     omitted: int = 0
+    summarises: int = 0
 
 
 class ModelClosed(_Event, frozen=True, tag="model.closed"):
@@ -115,8 +129,20 @@ class ModelClosed(_Event, frozen=True, tag="model.closed"):
     said: bool = False
 
 
+class ContextCompacted(_Event, frozen=True, tag="context.compacted"):
+    """From now on the model sees a summary in place of the turns before ``upto``. Payload: the summary.
+
+    ``call`` is the model call that wrote it, ``before`` what those turns took of the context, ``tokens`` what it takes.
+    """
+
+    call: str
+    upto: int
+    before: int
+    tokens: int
+
+
 class ToolOpened(_Event, frozen=True, tag="tool.opened"):
-    """The intent of one tool call, under the idempotency key that the tool receives."""
+    """The intent of one tool call, under the idempotency key that the tool receives; ``exclusive`` is the key that it has taken."""
 
     call: str
     tool: str
@@ -126,6 +152,8 @@ class ToolOpened(_Event, frozen=True, tag="tool.opened"):
     perform_by_us: int
     idempotent: bool = False
     reconcilable: bool = False
+    cancellable: bool = False
+    exclusive: str = ""
 
 
 class ToolClosed(_Event, frozen=True, tag="tool.closed"):
@@ -148,13 +176,17 @@ class EffectReopened(_Event, frozen=True, tag="effect.reopened"):
 
 
 class EffectResolved(_Event, frozen=True, tag="effect.resolved"):
-    """An effect that was unknown is known now: a late receipt, or a person, says how it ended. Payload: the evidence."""
+    """An effect that was unknown is known now: a late receipt, or a person, says how it ended. Payload: the evidence.
+
+    ``again``: it did not happen, and shall be proposed once more, as it was.
+    """
 
     call: str
     status: ReceiptStatus
     by: str
     tokens: int = 0
     labels: Labels | None = None
+    again: bool = False
 
 
 class Move(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -168,10 +200,22 @@ class Move(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class BudgetMoved(_Event, frozen=True, tag="budget.moved"):
-    """Slices of shared accounts were leased to this run, or came back. A ``report`` states all that was spent since the last."""
+    """Slices of shared accounts were leased to this run, or came back. A ``report`` states all that was spent since the last.
+
+    ``call``: this call was counted against limits over history.
+    """
 
     moves: tuple[Move, ...]
     report: bool = False
+    call: str = ""
+
+
+class BudgetRaised(_Event, frozen=True, tag="budget.raised"):
+    """Somebody has set limits of this run anew; those that are not named stay."""
+
+    by: str
+    limits: Limits
+    reason: str = ""
 
 
 class ApprovalRequested(_Event, frozen=True, tag="approval.requested"):
@@ -182,15 +226,39 @@ class ApprovalRequested(_Event, frozen=True, tag="approval.requested"):
     digest: str
     expires_at_us: int
     reasons: tuple[str, ...] = ()
+    owner: str = ""
+    escalates_at_us: int | None = None
+
+
+class ApprovalEscalated(_Event, frozen=True, tag="approval.handed_on"):
+    """Nobody has answered in time: the approval is the next owner's. ``escalates_at_us`` is when it is the one's after that."""
+
+    approval: str
+    owner: str
+    level: int
+    escalates_at_us: int | None = None
 
 
 class ApprovalDecided(_Event, frozen=True, tag="approval.decided"):
-    """A person (or the clock) answered: ``approved``, ``rejected`` or ``expired``."""
+    """A person (or the clock) answered: ``approved``, ``rejected``, ``expired``, ``edited`` or ``answered``.
+
+    Payload of the last two: the arguments that the person wants for ``call`` instead, which are a new proposal; a text for the program.
+    """
 
     approval: str
     outcome: str
     by: str
     reason: str = ""
+    call: str = ""
+
+
+class EffectContradicted(_Event, frozen=True, tag="effect.contradicted"):
+    """A late receipt says something else of an effect than is recorded. The record stands; this is evidence. Payload: what it says."""
+
+    call: str
+    recorded: ReceiptStatus
+    status: ReceiptStatus
+    by: str
 
 
 class StepProposed(_Event, frozen=True, tag="step.proposed"):
@@ -234,6 +302,7 @@ class ChildEnded(_Event, frozen=True, tag="child.ended"):
     reason: StopReason
     code: str
     spent: dict[str, int] = {}
+    labels: Labels | None = None
 
 
 class SignalReceived(_Event, frozen=True, tag="signal.received"):
@@ -241,6 +310,69 @@ class SignalReceived(_Event, frozen=True, tag="signal.received"):
 
     name: str
     by: str = ""
+
+
+class RunInterrupted(_Event, frozen=True, tag="run.interrupted"):
+    """Somebody told the run something that goes before whatever it was about to do. Payload: what.
+
+    ``withdrawn`` are the planned calls that had not begun: the model sees the message first, and proposes anew. ``labels`` is what
+    the message adds to those of the run; ``tokens`` its estimated size.
+    """
+
+    by: str
+    withdrawn: tuple[str, ...] = ()
+    tokens: int = 0
+    labels: Labels | None = None
+
+
+class RunEscalated(_Event, frozen=True, tag="run.escalated"):
+    """The run is somebody else's concern now: the next owner's of its route."""
+
+    by: str
+    to: str
+    reason: str = ""
+
+
+class RunContinued(_Event, frozen=True, tag="run.continued"):
+    """A fresh history of the same run: folding and replay may begin here. Payload: what a workflow begins with, or the part of an
+    agent's transcript that is still in sight.
+    """
+
+    generation: int
+    contract: RunContract
+    carried: Carried = Carried()
+
+
+class RunForked(_Event, frozen=True, tag="run.forked"):
+    """This run goes on where another one was after its event ``at``, whose hash was ``head``. Nothing before is done again. Payload:
+    the part of an agent's transcript that is in sight.
+
+    ``seed`` is what the source drew its numbers from, ``begun_at_us`` when the generation of its history began that is gone on with;
+    ``edited`` is the step whose result is another one here.
+    """
+
+    source: str
+    at: int
+    head: str
+    by: str
+    seed: str = ""
+    edited: str = ""
+    generation: int = 0
+    begun_at_us: int = 0
+    carried: Carried = Carried()
+
+
+class StepInherited(_Event, frozen=True, tag="step.inherited"):
+    """A step of the source of a fork was answered there; its effect is the source's. Payload: what the workflow is given.
+
+    ``answer`` is the source's event at ``seq``, as it is stored.
+    """
+
+    call: str
+    source: str
+    seq: int
+    answer: str
+    edited: bool = False
 
 
 class RunPaused(_Event, frozen=True, tag="run.paused"):
@@ -277,18 +409,27 @@ Event = (
     | GateDecided
     | ModelOpened
     | ModelClosed
+    | ContextCompacted
     | ToolOpened
     | ToolClosed
     | EffectReopened
     | EffectResolved
     | BudgetMoved
+    | BudgetRaised
     | ApprovalRequested
+    | ApprovalEscalated
     | ApprovalDecided
+    | EffectContradicted
     | StepProposed
     | StepClosed
     | ChildOpened
     | ChildEnded
     | SignalReceived
+    | RunInterrupted
+    | RunEscalated
+    | RunContinued
+    | RunForked
+    | StepInherited
     | RunPaused
     | RunResumed
     | ReplayDiverged

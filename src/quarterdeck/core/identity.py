@@ -54,6 +54,7 @@ class Action(StrEnum):
     SWITCHES_SET = "switches.set"
     CONFIG_READ = "config.read"
     KEYS_MANAGE = "keys.manage"
+    AUDIT_READ = "audit.read"
     METRICS_READ = "metrics.read"
     ACT_FOR_OTHERS = "caller.act_for"
 
@@ -72,6 +73,7 @@ ROLES: Mapping[Role, frozenset[Action]] = {
             Action.APPROVALS_READ,
             Action.SWITCHES_SET,
             Action.CONFIG_READ,
+            Action.AUDIT_READ,
             Action.METRICS_READ,
         }
     ),

@@ -23,14 +23,15 @@ class Integrity(StrEnum):
 
 
 class Confidentiality(StrEnum):
-    """Whether content may leave."""
+    """Whether content may leave. Everything but what is public counts as sensitive access."""
 
     PUBLIC = "public"
+    INTERNAL = "internal"
     SENSITIVE = "sensitive"
     SECRET = "secret"  # noqa: S105 - a label, not a password
 
 
-_RANK = {Confidentiality.PUBLIC: 0, Confidentiality.SENSITIVE: 1, Confidentiality.SECRET: 2}
+_RANK = {level: rank for rank, level in enumerate(Confidentiality)}
 
 
 class Labels(msgspec.Struct, frozen=True):
@@ -46,6 +47,16 @@ class Labels(msgspec.Struct, frozen=True):
         integrity = self.integrity if other.integrity is Integrity.TRUSTED else other.integrity
         higher = _RANK[other.confidentiality] > _RANK[self.confidentiality]
         return Labels(integrity, other.confidentiality if higher else self.confidentiality)
+
+    @property
+    def untrusted(self) -> bool:
+        """Whether content that somebody else wrote is among it."""
+        return self.integrity is Integrity.UNTRUSTED
+
+    @property
+    def sensitive(self) -> bool:
+        """Whether anything of it is not for everybody."""
+        return self.confidentiality is not Confidentiality.PUBLIC
 
 
 NO_LABELS = Labels()

@@ -131,10 +131,21 @@ class Bulkhead:
         """Free a slot. The ticket that holds it from now on is returned, or ``None`` where nobody waited."""
         if self.in_flight < 1:
             raise UsageError("bulkhead.not_entered", "a slot was left that nobody had entered; settle each permit once")
-        if self._queue:
+        if self._queue and self.in_flight <= self._policy.slots:
             return self._queue.popitem(last=False)[0]
         self.in_flight -= 1
         return None
+
+    def resize(self, policy: BulkheadPolicy) -> list[int]:
+        """Another policy from now on. The tickets that have a slot now, because there are more; where there are fewer, those that are taken
+        stay taken until they are left.
+        """
+        self._policy = policy
+        admitted = []
+        while self._queue and self.in_flight < policy.slots:
+            self.in_flight += 1
+            admitted.append(self._queue.popitem(last=False)[0])
+        return admitted
 
     def abandon(self, ticket: int) -> bool:
         """Stop waiting. False where the ticket has a slot by now, which then has to be left."""

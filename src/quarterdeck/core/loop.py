@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quarterdeck.core.state import RunState
-from quarterdeck.core.vocabulary import Ruling, Status, StopReason
+from quarterdeck.core.state import CallMark, RunState
+from quarterdeck.core.steps import StepKind
+from quarterdeck.core.vocabulary import CancelMode, Ruling, Status, StopReason
 
 MODEL_FAILURES = 3
 """How many model calls of one turn may fail, after their own retries, before the run fails."""
 DENIED_REPLIES = 3
 """How many replies may be denied before the run stops."""
-REPROPOSED = frozenset({"model.timeout", "model.connection", "model.garbled", "model.interrupted", "effect.perform_by"})
+REPROPOSED = frozenset(
+    {"model.timeout", "model.connection", "model.garbled", "model.interrupted", "effect.perform_by", "run.interrupted"}
+)
 """Failures that may have been billed, or were never attempted because their time had passed: they are proposed anew, with a new
 reservation, instead of being retried in place."""
+
+
+_FINAL = ("switch.frozen", "switch.route_stopped", "switch.tenant_denied", "deadline.", "budget.", "run.")
+"""What another model could not change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +74,24 @@ class Finish:
     code: str
 
 
-Next = Recover | Propose | Decide | Reply | Wait | Finish
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """The run was cancelled: what these calls have started outside is stopped through the ``cancel`` hooks of their tools."""
+
+    calls: tuple[str, ...]
 
 
-def next_move(state: RunState) -> Next:
-    """What the loop does next, in this state; total over every state that a journal can reach."""
+Next = Recover | Withdraw | Propose | Decide | Reply | Wait | Finish
+
+
+def next_move(state: RunState, fallbacks: int = 0) -> Next:
+    """What the loop does next, in this state; total over every state that a journal can reach. ``fallbacks`` is how many other models
+    there are to ask.
+    """
     if state.open:
         return Recover(tuple(state.open))
     if state.cancelled_by:
-        return Finish(Status.CANCELLED, StopReason.CANCELLED, "run.cancelled")
+        return _on_cancel(state)
     if state.paused:
         return Wait(StopReason.BLOCKED, "run.paused", ("operator",), None)
     if state.unknown and any(call in state.unknown for call in state.calls):
@@ -84,7 +100,10 @@ def next_move(state: RunState) -> Next:
     if state.pending:
         return _on_calls(state) if state.approvals else Decide(tuple(state.pending))
     if state.model_failed:
-        if state.model_failed in REPROPOSED and state.model_failures < MODEL_FAILURES:
+        cut = state.model_failed == "run.interrupted"  # not its fault; the run's own limits bound how often
+        if state.model_failed in REPROPOSED and (cut or state.model_failures < MODEL_FAILURES):
+            return Propose(f"m{state.turn}r{state.model_failures}")
+        if state.model_fallen <= fallbacks and not state.model_failed.startswith(_FINAL):
             return Propose(f"m{state.turn}r{state.model_failures}")
         if state.model_failed.startswith(("switch.", "deadline.", "budget.")):
             return ending(state, state.model_failed)
@@ -96,18 +115,28 @@ def next_move(state: RunState) -> Next:
     return Propose(f"m{state.turn}")
 
 
-def _on_calls(state: RunState) -> Next:
+def _on_cancel(state: RunState) -> Next:
+    """Nothing new begins; what was started outside is stopped, unless the cancel lets it drain, and then the run ends."""
+    hooks = {call: mark for call, mark in state.pending.items() if mark.kind is StepKind.WITHDRAW and call not in state.unknown}
+    if hooks:
+        return _on_calls(state, hooks)
+    if state.started and state.cancel_mode is not CancelMode.DRAIN:
+        return Withdraw(tuple(state.started))
+    return Finish(Status.CANCELLED, StopReason.CANCELLED, "run.cancelled")
+
+
+def _on_calls(state: RunState, calls: dict[str, CallMark] | None = None) -> Next:
     ready = []
     waiting = []
-    for call, mark in state.pending.items():
+    for call, mark in (state.pending if calls is None else calls).items():
         approval = state.approvals.get(mark.approval) if mark.approval is not None else None
         if mark.ruling is Ruling.ASK and approval is not None and approval.outcome == "pending":
-            waiting.append((f"approval:{mark.approval}", approval.expires_at_us))
+            waiting.append((f"approval:{mark.approval}", approval.wakes_at_us))
         else:
             ready.append(call)
     if ready:
         return Decide(tuple(ready))
-    wake_at_us = min(expires for _, expires in waiting)
+    wake_at_us = min(wakes for _, wakes in waiting)
     return Wait(StopReason.NEEDS_APPROVAL, "approval.needed", tuple(on for on, _ in waiting), wake_at_us)
 
 

@@ -15,7 +15,10 @@ from enum import StrEnum
 
 
 class StepKind(StrEnum):
-    """What a step of a workflow is. The first four are proposals or reads; the others ask nothing of the outside."""
+    """What a step of a workflow is. The first four are proposals or reads; the others ask nothing of the outside.
+
+    The last is the runtime's own: a tool's ``cancel`` hook for one call of it, in a run that was cancelled; no program asks for it.
+    """
 
     TOOL = "tool"
     MODEL = "model"
@@ -27,6 +30,7 @@ class StepKind(StrEnum):
     STUCK = "stuck"
     EMIT = "emit"
     PATCH = "patch"
+    WITHDRAW = "withdraw"
 
 
 MARKERS = frozenset({StepKind.EMIT, StepKind.PATCH})

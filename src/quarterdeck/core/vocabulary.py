@@ -52,6 +52,14 @@ class EffectClass(StrEnum):
     IRREVERSIBLE = "irreversible"
 
 
+class CancelMode(StrEnum):
+    """What a cancel does to what is under way, beside letting nothing new begin."""
+
+    STOP = "stop"
+    DRAIN = "drain"
+    COMPENSATE = "compensate"
+
+
 class ProposalKind(StrEnum):
     """The seven things that an agent may propose. All pass the same gate."""
 
@@ -110,6 +118,27 @@ class Mode(StrEnum):
     HUMAN_GATED = "human_gated"
 
 
+class AdmissionAnswer(StrEnum):
+    """What admission answers to an envelope. Every answer has a reason code; ``refuse`` is an error, the others are runs."""
+
+    START = "start"
+    WAIT = "wait"
+    REFUSE = "refuse"
+    ELSEWHERE = "elsewhere"
+
+
+class OnBudget(StrEnum):
+    """What a route does about a run when a shared account above it has nothing left: take it all the same, and let its program make do
+    with a cheaper model near the limit and end there (``degrade``); let it rest there until somebody raises the limit (``pause``);
+    ``refuse`` it; or ``reroute`` it to the fallback.
+    """
+
+    DEGRADE = "degrade"
+    PAUSE = "pause"
+    REFUSE = "refuse"
+    REROUTE = "reroute"
+
+
 class ReceiptStatus(StrEnum):
     """How an effect ended. ``unknown`` is never guessed away: a reconcile function or a person resolves it."""
 
@@ -128,6 +157,7 @@ class Dimension(StrEnum):
     COST = "cost_microusd"
     RETRIES = "retries"
     DELEGATIONS = "delegations"
+    COMPACTIONS = "compactions"
 
 
 AUTONOMY_RULES: dict[Autonomy, dict[EffectClass, Ruling]] = {

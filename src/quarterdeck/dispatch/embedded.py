@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Container
 
-from quarterdeck.core.commit import Claim, Claimed, ClaimedRun, Outcome
+from quarterdeck.core.commit import Claim, Claimed, ClaimedRun, GiveBack, Outcome
 from quarterdeck.core.errors import QuarterdeckError, Unavailable
 from quarterdeck.ports.clock import Clock
 from quarterdeck.ports.store import Insights, Journal
@@ -21,6 +21,8 @@ POLL_S = 0.2
 """How often due timers and hints that were lost are looked for."""
 LOOK_S = 1.0
 """How often it is looked for what other processes did to runs that somebody here watches."""
+STUBBORN_S = 5.0
+"""How long a run that was let go may take to notice."""
 RESEND_CAP_S = 5.0
 """The longest pause before a claim whose answer was lost is sent again."""
 
@@ -29,6 +31,9 @@ _log = logging.getLogger(__name__)
 
 class EmbeddedDispatcher:
     """Claims and drives until it is stopped. If the store stops underneath it, ``failed`` says why and ``on_failure`` is told.
+
+    ``drive`` says whether the run has come to rest; one that has not, because this process stops, is given back. ``programs`` is the code
+    that there is here (``None``: claim whatever is ready); ``give_way``, where it is given, tells those who drive that this stops.
 
     Every ``LOOK_S`` it calls ``look`` with the ids of the runs that it drives. It must be told through :meth:`hint` that something
     may be ready. A run's id names one run in the whole store, whoever's it is (the store refuses a second one), so ids are enough
@@ -41,10 +46,12 @@ class EmbeddedDispatcher:
         journal: Journal,
         insights: Insights,
         clock: Clock,
-        drive: Callable[[ClaimedRun], Awaitable[None]],
+        drive: Callable[[ClaimedRun], Awaitable[bool]],
         on_failure: Callable[[QuarterdeckError], None],
         look: Callable[[Container[str]], None],
         max_active: int = MAX_ACTIVE,
+        programs: tuple[str, ...] | None = None,
+        give_way: Callable[[], None] | None = None,
     ) -> None:
         self._worker = worker
         self._journal = journal
@@ -52,9 +59,12 @@ class EmbeddedDispatcher:
         self._clock = clock
         self._drive = drive
         self._max_active = max_active
+        self._programs = programs
+        self._give_way = give_way
         self._active: dict[str, asyncio.Task[None]] = {}
         self._wanted = asyncio.Event()
         self._stopping = False
+        self._hurried = asyncio.Event()
         self._cut_off = False
         self._claims = 0
         self._loop_task: asyncio.Task[None] | None = None
@@ -73,6 +83,11 @@ class EmbeddedDispatcher:
         self._wanted.set()
 
     @property
+    def stopping(self) -> bool:
+        """Whether nothing is claimed any more, because this stops."""
+        return self._stopping
+
+    @property
     def active(self) -> int:
         """Runs that are being driven now."""
         return len(self._active)
@@ -82,18 +97,39 @@ class EmbeddedDispatcher:
         """The most runs that are driven at once."""
         return self._max_active
 
-    async def stop(self, drain_s: float) -> None:
-        """Stop claiming, give active runs ``drain_s`` to come to rest, then let go of them: their journals hold where they are."""
+    def halt(self) -> None:
+        """Claim nothing any more; who drives is told."""
         self._stopping = True
         self._wanted.set()
+        if self._give_way is not None:
+            self._give_way()
+
+    async def stop(self, drain_s: float) -> None:
+        """Stop claiming, give active runs ``drain_s`` to come to rest, then let go of them: their journals hold where they are."""
+        self.halt()
         if self._loop_task is not None:
             self._loop_task.cancel()
             await asyncio.gather(self._loop_task, return_exceptions=True)
         if self._active and drain_s > 0:
-            await asyncio.wait(self._active.values(), timeout=drain_s)
+            await self._rested(drain_s)
         for task in self._active.values():
             task.cancel()
-        await asyncio.gather(*self._active.values(), return_exceptions=True)
+        if self._active:
+            await asyncio.wait(self._active.values(), timeout=STUBBORN_S)
+
+    def hurry(self) -> None:
+        """Do not wait any longer for active runs, if this is stopping."""
+        self._hurried.set()
+
+    async def _rested(self, drain_s: float) -> None:
+        rested = asyncio.ensure_future(asyncio.wait(self._active.values()))
+        hurried = asyncio.ensure_future(self._hurried.wait())
+        try:
+            await asyncio.wait((rested, hurried), timeout=drain_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            rested.cancel()
+            hurried.cancel()
+            await asyncio.wait((rested, hurried))
 
     async def _claim_for_ever(self) -> None:
         while not self._stopping:
@@ -103,7 +139,7 @@ class EmbeddedDispatcher:
             except TimeoutError:
                 pass
             try:
-                if self._wanted.is_set() or self._insights.due(self._clock.now_us()):
+                if self._wanted.is_set() or self._insights.due(self._clock.now_us(), self._programs):
                     self._wanted.clear()
                     await self._claim()
                 self._look_around()
@@ -142,7 +178,7 @@ class EmbeddedDispatcher:
     async def _ask_for(self, room: int) -> Outcome:
         """Claim, and send the very same claim again for as long as its answer is lost: what it took must reach us."""
         self._claims += 1
-        claim = Claim(self._worker, room, self._clock.now_us(), str(self._claims))
+        claim = Claim(self._worker, room, self._clock.now_us(), str(self._claims), self._programs)
         delay_s = 0.0
         while True:
             try:
@@ -170,12 +206,20 @@ class EmbeddedDispatcher:
     async def _driven(self, run: ClaimedRun) -> Unavailable | None:
         """Drive a run to rest; the error if a shared store could not be reached, which may pass. Any other ends this dispatcher."""
         try:
-            await self._drive(run)
+            if not await self._drive(run):
+                await self._give_back(run)
         except Unavailable as error:
             if error.code == "store.unreachable":
                 return error
             self._fail(error)
         return None
+
+    async def _give_back(self, run: ClaimedRun) -> None:
+        """Let others go on with a run at once; one that cannot be given back now is with everything else at the end."""
+        try:
+            await self._journal.submit(GiveBack(run.run_id, run.epoch, self._clock.now_us()))
+        except Unavailable as error:
+            _log.warning("run %s is given back later: %s", run.run_id, error)
 
     def _fail(self, error: QuarterdeckError) -> None:
         _log.error("the dispatcher stops: %s", error)

@@ -13,18 +13,20 @@ from dataclasses import dataclass, field
 import msgspec
 
 from quarterdeck.core import events as ev
-from quarterdeck.core.commit import Ask, Consume
-from quarterdeck.core.errors import Refused, Unavailable
+from quarterdeck.core.commit import Ask, Charge, Consume, Take
+from quarterdeck.core.errors import Refused, Unavailable, UsageError
 from quarterdeck.core.judge import Decision
-from quarterdeck.core.loop import ending
+from quarterdeck.core.loop import Wait
 from quarterdeck.core.proposal import Proposal
 from quarterdeck.core.state import RunState
-from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, Ruling
+from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, Ruling, StopReason
+from quarterdeck.core.windows import PREFIX
 from quarterdeck.engine.asking import decided
-from quarterdeck.engine.held import Held, Rest
-from quarterdeck.engine.performing import perform_tool
+from quarterdeck.engine.held import CROWDED_S, Held, Rest
+from quarterdeck.engine.performing import perform_tool, stale_receipt
 from quarterdeck.engine.sequencer import Happening
-from quarterdeck.ports.tools import Tool
+from quarterdeck.engine.settling import settle
+from quarterdeck.ports.tools import Exclusive, Tool, Transaction
 from quarterdeck.resilience.dependency import Dependency, Permit
 
 _encoder = msgspec.json.Encoder()
@@ -43,13 +45,15 @@ class Shown(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Allowed:
-    """One call that may be performed now: its intent is durable, its capacity held."""
+    """One call that may be performed now: its intent is durable, its capacity held. ``stale``: there is none, and this answer is given."""
 
     proposal: Proposal
     tool: Tool
     dependency: Dependency
-    permit: Permit
+    permit: Permit | None
     key: str
+    exclusive: str = ""
+    stale: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -61,6 +65,7 @@ class _Batch:
     leases: list[ev.Move] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
     consumes: list[Consume] = field(default_factory=list)
+    counts: list[Charge] = field(default_factory=list)
     stop: str | None = None
 
     def denials(self) -> tuple[Happening, ...]:
@@ -73,7 +78,8 @@ class _Batch:
 
     def release(self) -> None:
         for item in self.allowed:
-            item.dependency.release(item.permit)
+            if item.permit is not None:
+                item.dependency.release(item.permit)
 
 
 class _Tentative:
@@ -108,7 +114,7 @@ Performing = Callable[[Held, list[Allowed], float], Awaitable[None]]
 
 async def act(held: Held, calls: tuple[str, ...], performing: Performing | None = None) -> Rest | None:
     """Decide on these calls and perform the allowed ones. ``None``: the loop looks at the new state."""
-    if not held.program.spec.parallel_calls:
+    if not held.program.spec.parallel_calls or held.state.contract.limits.approvals is not None:
         calls = calls[:1]
     proposals = [_propose(held, call) for call in calls]
     exhausted: str | None = None
@@ -117,24 +123,30 @@ async def act(held: Held, calls: tuple[str, ...], performing: Performing | None 
         judged_by = (
             held.services.gate.versions
         )  # a wait for capacity may outlast them; then the store refuses, and we judge again
+        if (drained := held.drained()) is not None:
+            return drained
         batch = await _decide(held, proposals, exhausted, exact=exact)
         if batch.stop is not None:
             batch.release()
-            return Rest(ending(held.state, batch.stop), batch.denials())
+            return held.paused(batch.stop, exhausted) or Rest(held.ending(batch.stop), batch.denials())
         committed = False
         perform_by_us, until_s = held.window()
         now_us = held.services.clock.now_us()
         for item in batch.allowed:
             batch.happenings.append((_opened(item, now_us, perform_by_us), None))
+        if not batch.happenings:
+            return None  # all of it waits for what other calls of this run work on
+        takes = tuple([Take(item.exclusive, item.proposal.call) for item in batch.allowed if item.exclusive])
         if batch.leases:
             batch.happenings.insert(0, (ev.BudgetMoved(now_us, tuple(batch.leases)), None))
         try:
             refused = await held.sequencer.commit(
                 batch.happenings,
                 facts=judged_by,
-                charges=held.charges(batch.leases) if batch.leases else (),
+                charges=(*held.charges(batch.leases), *batch.counts) if batch.leases or batch.counts else (),
                 asks=tuple(batch.asks),
                 consumes=tuple(batch.consumes),
+                takes=takes,
             )
             committed = refused is None
         finally:
@@ -142,14 +154,29 @@ async def act(held: Held, calls: tuple[str, ...], performing: Performing | None 
                 batch.release()
         if refused is None:
             break
-        if refused.guard == "account":
+        if refused.guard == "exclusive":
+            return _taken_elsewhere(held, refused.detail)
+        if refused.guard == "account" and refused.detail.startswith(PREFIX):
+            exhausted = refused.detail if len(proposals) == 1 else None
+            proposals = proposals[:1]  # which of several is too much is only known one by one
+        elif refused.guard == "account":
             if exact and (rest := held.crowded(refused.detail, batch.leases)) is not None:
                 return rest
             exhausted, held.exact = (refused.detail if exact else None), True
+        proposals = [each for each in proposals if each.call in held.state.pending]
+        if not proposals:
+            return None  # an interrupt has withdrawn them
     for event, payload in batch.happenings:
         held.transcript.apply(event, payload)
     await (performing or _perform_all)(held, batch.allowed, until_s)
     return None
+
+
+def _taken_elsewhere(held: Held, detail: str) -> Rest:
+    """Another call, perhaps of another run, works on the same thing: the run rests, holding nothing, and asks again."""
+    _, _, name = detail.rpartition("|")[0].partition("\n")
+    wake_at_us = held.services.clock.now_us() + int(CROWDED_S * 1e6)
+    return Rest(Wait(StopReason.BLOCKED, "exclusive.held", (f"exclusive:{name}"[:256],), wake_at_us))
 
 
 def _propose(held: Held, call: str) -> Proposal:
@@ -166,7 +193,15 @@ async def _decide(held: Held, proposals: list[Proposal], exhausted: str | None, 
     tentative = _Tentative(held.state) if len(proposals) > 1 else None
     try:
         for proposal in proposals:
-            answer = held.services.gate.judge(proposal, held.state, held.standing, exhausted=exhausted, exact=exact)
+            answer = held.services.gate.judge(
+                proposal,
+                held.state,
+                held.standing,
+                degrade=held.program.spec.degrade,
+                exhausted=exhausted,
+                exact=exact,
+                origins=held.transcript.origins,
+            )
             decision = answer.decision
             if decision.ruling is Ruling.ALLOW:
                 found = await _hold(held, proposal, decision, batch)
@@ -174,6 +209,8 @@ async def _decide(held: Held, proposals: list[Proposal], exhausted: str | None, 
                     break
                 decision = found
             detail = _encoder.encode(proposal.detail) if decision.ruling is Ruling.DENY and proposal.detail else None
+            if decision.reasons == ("approval.answered",):
+                detail = held.transcript.instead.get(proposal.call)
             batch.happenings.append((decided(held, proposal, decision), detail))
             if decision.ruling is Ruling.ASK:
                 happening, asked = request_approval(held, proposal, decision)
@@ -181,6 +218,10 @@ async def _decide(held: Held, proposals: list[Proposal], exhausted: str | None, 
                 batch.asks.append(asked)
             elif decision.ruling is Ruling.ALLOW:
                 batch.leases.extend(answer.leases)
+                if answer.counts:
+                    moves = tuple([each.move for each in answer.counts])
+                    batch.happenings.append((ev.BudgetMoved(held.services.clock.now_us(), moves, call=proposal.call), None))
+                    batch.counts.extend(answer.counts)
                 if tentative is not None:
                     tentative.count(proposal, decision, answer.leases)
             elif decision.stops:
@@ -202,6 +243,13 @@ async def _hold(held: Held, proposal: Proposal, decision: Decision, batch: _Batc
     stays planned, and is decided after the others were performed.
     """
     services = held.services
+    tool = services.gate.catalogue.tool(proposal.name)
+    try:
+        key = exclusive_key(held, tool, proposal.arguments)
+    except UsageError as wrong:
+        return Decision(Ruling.DENY, (wrong.code,))
+    if key and (key in held.state.exclusive.values() or any(item.exclusive == key for item in batch.allowed)):
+        return None
     dependency = services.tool_dependencies[proposal.name]
     permit = dependency.try_acquire()
     if permit is None and batch.allowed:
@@ -211,12 +259,54 @@ async def _hold(held: Held, proposal: Proposal, decision: Decision, batch: _Batc
         try:
             permit = await dependency.acquire(held.deadline_s(proposal.call))
         except (Unavailable, Refused) as busy:
-            return Decision(Ruling.DENY, (busy.code,))
+            stale = _stale(held, proposal.name, proposal.arguments)
+            if stale is None:
+                return Decision(Ruling.DENY, (busy.code,))
+            batch.allowed.append(
+                Allowed(
+                    proposal,
+                    tool,
+                    dependency,
+                    None,
+                    f"{held.run_id}:{proposal.call}",
+                    stale=stale,
+                )
+            )
+            return decision
     if decision.approval is not None:
-        batch.consumes.append(Consume(decision.approval, proposal.digest, services.clock.now_us()))
-    key = f"{held.run_id}:{proposal.call}"
-    batch.allowed.append(Allowed(proposal, services.gate.catalogue.tool(proposal.name), dependency, permit, key))
+        now_us = services.clock.now_us()
+        for approval in (*held.state.calls[proposal.call].endorsed, decision.approval):
+            batch.consumes.append(Consume(approval, proposal.digest, now_us))
+    own = f"{held.run_id}:{proposal.call}"
+    batch.allowed.append(Allowed(proposal, tool, dependency, permit, own, key))
     return decision
+
+
+def _stale(held: Held, name: str, arguments: bytes) -> bytes | None:
+    """The last good answer of a read that may be answered late."""
+    services = held.services
+    spec = services.gate.catalogue.spec(name)
+    if spec is None or not spec.stale_s:
+        return None
+    return services.answers.find(held.state.contract, name, arguments, services.clock.boottime_s(), spec.stale_s)
+
+
+def _or_stale(held: Held, item: Allowed, closed: ev.ToolClosed, result: bytes) -> tuple[ev.ToolClosed, bytes]:
+    """A good answer is kept; a failed call is answered with the last good one, unless it was revoked or the caller's own fault."""
+    services, arguments, name = held.services, item.proposal.arguments, item.tool.spec.name
+    if closed.status is ReceiptStatus.SUCCEEDED:
+        services.answers.keep(held.state.contract, name, arguments, result, services.clock.boottime_s())
+        return closed, result
+    stale = None if held.state.cancelled_by else _stale(held, name, arguments)
+    return (closed, result) if stale is None else stale_receipt(services, closed.call, item.tool, stale, closed.attempts)
+
+
+def exclusive_key(held: Held, tool: Tool, arguments: bytes) -> str:
+    """The key of what a call works on, among those of its tenant; empty where it needs none."""
+    if not tool.spec.exclusive or not isinstance(tool, Exclusive):
+        return ""
+    named = tool.exclusive_key(arguments)
+    return f"{held.state.contract.tenant}\n{named}" if named else ""
 
 
 def request_approval(held: Held, proposal: Proposal, decision: Decision) -> tuple[Happening, Ask]:
@@ -228,10 +318,18 @@ def request_approval(held: Held, proposal: Proposal, decision: Decision) -> tupl
         Shown(contract.tenant, contract.run_id, proposal.name, effect, msgspec.Raw(proposal.arguments), decision.reasons)
     )
     now_us = held.services.clock.now_us()
-    expires_at_us = now_us + held.services.routes[contract.route].approval_timeout_s * 1_000_000
-    approval = f"ap_{contract.run_id}_{proposal.call}"
-    requested = ev.ApprovalRequested(now_us, approval, proposal.call, proposal.digest, expires_at_us, decision.reasons)
-    asked = Ask(approval, proposal.call, proposal.name, proposal.digest, contract.actor, expires_at_us, shown)
+    route, mark = held.services.routes[contract.route], held.state.calls[proposal.call]
+    expires_at_us = now_us + route.approval_timeout_s * 1_000_000
+    again = f".{mark.asked + 1}" if mark.asked else ""
+    approval = f"ap_{contract.run_id}_{proposal.call}{again}"
+    escalates_at_us = None
+    if route.escalation and route.escalate_after_s is not None:
+        escalates_at_us = now_us + route.escalate_after_s * 1_000_000
+    requested = ev.ApprovalRequested(
+        now_us, approval, proposal.call, proposal.digest, expires_at_us, decision.reasons, route.owner, escalates_at_us
+    )
+    asker = mark.edited_by or contract.actor
+    asked = Ask(approval, proposal.call, proposal.name, proposal.digest, asker, expires_at_us, shown)
     return (requested, shown), asked
 
 
@@ -247,6 +345,8 @@ def _opened(item: Allowed, now_us: int, perform_by_us: int) -> ev.ToolOpened:
         perform_by_us,
         spec.idempotent,
         spec.reconcilable,
+        spec.cancellable,
+        item.exclusive,
     )
 
 
@@ -263,6 +363,9 @@ async def _perform_all(held: Held, allowed: list[Allowed], until_s: float) -> No
 async def perform(held: Held, item: Allowed, until_s: float) -> None:
     """Perform one allowed call and note its receipt; durably, before anybody sees it, unless it could be repeated."""
     call, spec = item.proposal.call, item.tool.spec
+    if item.stale is not None or item.permit is None:
+        held.receive(*stale_receipt(held.services, call, item.tool, item.stale or b"null", 1))
+        return
     opened_at_us = held.services.clock.now_us()
 
     def repeats() -> float:
@@ -270,6 +373,7 @@ async def perform(held: Held, item: Allowed, until_s: float) -> None:
 
     before = held.guard(ProposalKind.TOOL, spec.name, until_s, repeats=repeats, undoes=held.undoes(call))
     held.sequencer.performing.add(call)
+    asked = Transaction(held.services.topics) if spec.transactional else None
     closed, result = await perform_tool(
         held.services,
         call,
@@ -277,10 +381,13 @@ async def perform(held: Held, item: Allowed, until_s: float) -> None:
         item.dependency,
         item.permit,
         item.proposal.arguments,
-        held.context(call, item.key),
+        held.context(call, item.key, asked),
         before,
         held.deadline_s(call),
+        reins=held.reins(call, model=False),
     )
-    held.receive(closed, result)
+    if spec.stale_s:
+        closed, result = _or_stale(held, item, closed, result)
+    await settle(held, item.tool, closed, result, asked)
     if not (spec.idempotent or spec.effect is EffectClass.READ) or closed.status is ReceiptStatus.UNKNOWN:
         await held.sequencer.flush()

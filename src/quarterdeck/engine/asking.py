@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import msgspec
 
 from quarterdeck.core import events as ev
 from quarterdeck.core.context import first_turn, room
 from quarterdeck.core.errors import Refused, Unavailable
 from quarterdeck.core.judge import Decision
-from quarterdeck.core.loop import Finish, Wait, ending
+from quarterdeck.core.loop import Finish, Wait
 from quarterdeck.core.proposal import Proposal
 from quarterdeck.core.specs import Degrade
 from quarterdeck.core.vocabulary import ProposalKind, Ruling, Status, StopReason
+from quarterdeck.engine.compacting import compact
 from quarterdeck.engine.held import Held, Rest
 from quarterdeck.engine.performing import cost_microusd, perform_model
 from quarterdeck.engine.sequencer import Happening
@@ -29,15 +32,16 @@ _encoder = msgspec.json.Encoder()
 class _Draft:
     """One candidate for the model call of this turn: a model, a request, its worst case and its proposal."""
 
-    def __init__(self, held: Held, call: str, model_name: str, max_output_tokens: int) -> None:
+    def __init__(self, held: Held, call: str, model_name: str, max_output_tokens: int, narrowed: int | None = None) -> None:
         state, program = held.state, held.program
         contract = state.contract
         self.model: Model = held.services.models[model_name]
         self.name = model_name
         context = contract.limits.context or max_output_tokens * 8
-        fixed = program.fixed_tokens + state.input_tokens
+        context = context if narrowed is None else min(context, narrowed)
+        fixed = program.fixed_tokens + state.input_tokens + state.summary_tokens
         budget = context - max_output_tokens
-        self.first = first_turn(state.turns, fixed=fixed, budget=budget)
+        self.first = first_turn(state.turns, fixed=fixed, budget=budget) + (state.turns[0].turn if state.turns else 0)
         messages = held.transcript.window(program.system, self.first, room(state.turns, fixed=fixed, budget=budget))
         tools = tuple([program.declarations[name] for name in contract.allowed_tools if name in program.declarations])
         key = f"{contract.run_id}:{call}"
@@ -69,52 +73,107 @@ def _fitting_output(held: Held, wanted: int, worst: Usage) -> int:
     return min(wanted, max(MIN_OUTPUT_TOKENS, left))
 
 
-def _draft(held: Held, call: str, model_name: str, max_output_tokens: int) -> _Draft:
-    draft = _Draft(held, call, model_name, max_output_tokens)
+def _draft(held: Held, call: str, model_name: str, max_output_tokens: int, narrowed: int | None = None) -> _Draft:
+    draft = _Draft(held, call, model_name, max_output_tokens, narrowed)
     fitting = _fitting_output(held, max_output_tokens, draft.worst)
-    return draft if fitting == max_output_tokens else _Draft(held, call, model_name, fitting)
+    return draft if fitting == max_output_tokens else _Draft(held, call, model_name, fitting, narrowed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A draft that was allowed, with the decisions that led to it, and capacity for it."""
+
+    draft: _Draft
+    happenings: list[Happening]
+    leases: tuple[ev.Move, ...]
+    permit: Permit
+    judged_by: dict[str, int]
 
 
 async def ask_model(held: Held, call: str) -> Rest | None:
     """Take one model call through gate, commit and performance. ``None``: its receipt is noted, the loop goes on."""
-    spec = held.program.spec
     exhausted: str | None = None
     while True:
+        if (drained := held.drained()) is not None:
+            return drained
         exact = held.exact
-        try:
-            draft = _draft(held, call, spec.model, spec.max_output_tokens)
-        except Refused as too_large:
-            return Rest(Finish(Status.REFUSED, StopReason.REFUSED, too_large.code))
-        happenings: list[Happening] = []
-        judged_by = held.services.gate.versions
-        answer = held.services.gate.judge(
-            draft.proposal, held.state, held.standing, degrade=spec.degrade, exhausted=exhausted, exact=exact
-        )
-        if answer.decision.ruling is Ruling.DEGRADE and spec.degrade is not None:
-            happenings.append((decided(held, draft.proposal, answer.decision), None))
-            draft = _degraded(held, call, spec.degrade)
-            answer = held.services.gate.judge(draft.proposal, held.state, held.standing, exhausted=exhausted, exact=exact)
-        happenings.append((decided(held, draft.proposal, answer.decision), None))
-        if answer.decision.ruling is not Ruling.ALLOW:
-            return Rest(ending(held.state, answer.decision.reasons[0]), tuple(happenings))
-        dependency = held.services.model_dependencies[draft.name]
-        permit = dependency.try_acquire()
-        if permit is None:
-            await held.sequencer.flush()  # a wait for capacity may be long; what is known already must not wait with it
-        try:
-            permit = permit or await dependency.acquire(held.deadline_s())
-        except Unavailable as busy:
-            return Rest(later(held, draft.name, busy))
-        except Refused as late:
-            return Rest(ending(held.state, late.code))
-        refused_by = await _commit(held, draft, happenings, answer.leases, permit, judged_by)
+        if held.program.spec.compaction is not None:
+            await _compact(held)
+        chosen = await _choose(held, call, exhausted, exact=exact)
+        if isinstance(chosen, Rest):
+            return chosen
+        refused_by = await _commit(held, chosen.draft, chosen.happenings, chosen.leases, chosen.permit, chosen.judged_by)
         if refused_by is None:
             return None
         if refused_by.startswith("account:"):
             account = refused_by.partition(":")[2]
-            if exact and (rest := held.crowded(account, answer.leases)) is not None:
+            if exact and (rest := held.crowded(account, chosen.leases)) is not None:
                 return rest
             exhausted, held.exact = (account if exact else None), True
+
+
+async def _choose(held: Held, call: str, exhausted: str | None, *, exact: bool) -> _Chosen | Rest:
+    """The first model of the agent's chain that is allowed and can serve; those before it that failed in this turn are passed over.
+
+    Each is a proposal of its own: what kept one from serving is journaled before the next one is judged.
+    """
+    spec, gate = held.program.spec, held.services.gate
+    chain = (spec.model, *spec.fallbacks)
+    chain = chain[min(held.state.model_fallen, len(chain) - 1) :]
+    chain = tuple(dict.fromkeys([held.model_name(name) for name in chain]))  # one, where an operator has pinned this run
+    happenings: list[Happening] = []
+    for name in chain:
+        last = name == chain[-1]
+        try:
+            draft = _draft(held, call, name, spec.max_output_tokens)
+        except Refused as too_large:
+            return Rest(Finish(Status.REFUSED, StopReason.REFUSED, too_large.code))
+        judged_by = gate.versions
+        answer = gate.judge(draft.proposal, held.state, held.standing, degrade=spec.degrade, exhausted=exhausted, exact=exact)
+        if answer.decision.ruling is Ruling.DEGRADE and spec.degrade is not None:
+            happenings.append((decided(held, draft.proposal, answer.decision), None))
+            draft = _degraded(held, call, spec.degrade)
+            answer = gate.judge(draft.proposal, held.state, held.standing, exhausted=exhausted, exact=exact, degraded=True)
+        decision = answer.decision
+        if decision.ruling is not Ruling.ALLOW:
+            happenings.append((decided(held, draft.proposal, decision), None))
+            if not last and decision.reasons[0] == "switch.model_blocked":
+                continue
+            if (rest := held.paused(decision.reasons[0], exhausted)) is not None:
+                return rest
+            return Rest(held.ending(decision.reasons[0]), tuple(happenings))
+        permit = await _capacity(held, draft.name, last=last)
+        if isinstance(permit, Permit):
+            happenings.append((decided(held, draft.proposal, decision), None))
+            return _Chosen(draft, happenings, answer.leases, permit, judged_by)
+        if isinstance(permit, Rest):
+            return permit
+        passed = Decision(Ruling.DEGRADE, (permit,))
+        happenings.append((decided(held, draft.proposal, passed), None))
+    raise AssertionError("the last model of a chain is allowed, denied or waited for")
+
+
+async def _capacity(held: Held, name: str, *, last: bool) -> Permit | Rest | str:
+    """Capacity for a call of this model; else the code of what it lacks, or, for the last of a chain, how the run rests."""
+    dependency = held.services.model_dependencies[name]
+    permit = dependency.try_acquire()
+    if permit is not None:
+        return permit
+    await held.sequencer.flush()  # a wait for capacity may be long; what is known already must not wait with it
+    try:
+        return await dependency.acquire(held.deadline_s())
+    except Unavailable as busy:
+        return Rest(later(held, name, busy)) if last else busy.code
+    except Refused as late:
+        return Rest(held.ending(late.code))
+
+
+async def _compact(held: Held) -> None:
+    state, program = held.state, held.program
+    spec = program.spec
+    context = state.contract.limits.context or spec.max_output_tokens * 8
+    fixed = program.fixed_tokens + state.input_tokens + state.summary_tokens
+    await compact(held, fixed=fixed, context=context, reserve_tokens=spec.max_output_tokens)
 
 
 async def _commit(
@@ -150,6 +209,7 @@ async def _commit(
             dependency.release(permit)
     if refused is not None:
         return f"account:{refused.detail}" if refused.guard == "account" else refused.guard
+    held.transcript.heard()
     held.transcript.forget(draft.first)
     before = held.guard(ProposalKind.MODEL, draft.name, until_s)
     closed, reply = await perform_model(
@@ -163,6 +223,7 @@ async def _commit(
         draft.worst,
         before,
         held.deadline_s(),
+        held.reins(call, model=True),
     )
     held.sequencer.note(closed, _encoder.encode(reply))
     held.transcript.model(closed, reply)
@@ -177,16 +238,21 @@ def decided(held: Held, proposal: Proposal, decision: Decision) -> ev.GateDecide
         proposal.kind,
         proposal.name,
         proposal.digest,
-        decision.ruling,
+        Ruling.REDACT if decision.redact and decision.ruling is Ruling.ALLOW else decision.ruling,
         decision.reasons,
         decision.reserve,
         held.services.gate.policy_version,
         decision.approval,
+        decision.shadow,
     )
 
 
 def _degraded(held: Held, call: str, degrade: Degrade) -> _Draft:
-    return _draft(held, call, degrade.model, degrade.max_output_tokens)
+    model = held.model_name(degrade.model)
+    try:
+        return _draft(held, call, model, degrade.max_output_tokens, degrade.context)
+    except Refused:  # what must be in sight does not fit into the shorter context
+        return _draft(held, call, model, degrade.max_output_tokens)
 
 
 def later(held: Held, name: str, busy: Unavailable) -> Wait:

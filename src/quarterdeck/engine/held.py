@@ -9,24 +9,33 @@ from math import inf
 from quarterdeck.core import events as ev
 from quarterdeck.core.budget import Account
 from quarterdeck.core.commit import Charge
-from quarterdeck.core.judge import revoked
-from quarterdeck.core.loop import Finish, Wait
+from quarterdeck.core.judge import account_kind, revoked
+from quarterdeck.core.loop import Finish, Wait, ending
 from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.state import RunState
-from quarterdeck.core.vocabulary import EffectClass, ProposalKind, StopReason
+from quarterdeck.core.vocabulary import CancelMode, EffectClass, OnBudget, ProposalKind, StopReason
 from quarterdeck.engine.performing import Revoked
 from quarterdeck.engine.programs import Program
 from quarterdeck.engine.sequencer import Happening, Sequencer
 from quarterdeck.engine.services import Services
 from quarterdeck.engine.transcript import Transcript
-from quarterdeck.ports.tools import ToolContext
+from quarterdeck.ports.tools import ToolContext, Transaction
+from quarterdeck.resilience.eager import Reins
 
 PERFORM_WITHIN_S = 60.0
 """How long after its commit an intent may be acted upon; whoever takes it over first waits that time out."""
+DRAINED_S = 60.0
+"""How often a run that a drain keeps from beginning looks for itself; whoever clears the drain wakes it before."""
 CROWDED_S = 1.0
 """How long a run rests before it asks a shared account again, whose room other runs have only reserved."""
+PAUSED_S = 300.0
+"""How long a run that rests until a budget is raised waits before it looks by itself."""
 FRESH_S = 1.0
 """How long the guards of an intent's commit stand for its first attempt; after a slower commit, revocations are read again."""
+
+
+_SHARED = frozenset({"budget.all", "budget.tenant", "budget.route"})
+"""Limits that are not the run's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,8 @@ class Rest:
 
 
 class Held:
-    """One run in the hands of one worker. ``state`` is the fold of everything that is durable or noted; it changes in place."""
+    """One run in the hands of one worker. ``compacted`` is the turn for which a summary was last asked for;
+    ``state`` is the fold of everything that is durable or noted; it changes in place."""
 
     def __init__(self, services: Services, run_id: str, sequencer: Sequencer, transcript: Transcript, program: Program) -> None:
         self.services = services
@@ -51,6 +61,7 @@ class Held:
         self.accounts: tuple[Account, ...] = tuple(services.gate.accounts(sequencer.state.contract))
         self.standing = services.gate.standing(sequencer.state.contract)
         self.exact = False  # a shared account had no room for a round slice: from now on this run takes just what it needs
+        self.compacted = -1
         self._bounds = {account.name: account.limits for account in self.accounts}
 
     def note(self, event: ev.Event, payload: bytes | None = None) -> None:
@@ -65,9 +76,19 @@ class Held:
         if self.sequencer.held_back:
             self.sequencer.read_inbox()
 
+    def received(self, closed: ev.ToolClosed, payload: bytes) -> None:
+        """The receipt of an act of our own is in the journal already; only now look at what others have said about that effect."""
+        self.sequencer.performing.discard(closed.call)
+        self.transcript.apply(closed, payload)
+        if self.sequencer.held_back:
+            self.sequencer.read_inbox()
+
     def charges(self, moves: Iterable[ev.Move]) -> tuple[Charge, ...]:
         """The account movements of a commit, with each account's configured limit."""
-        return tuple([Charge(move, getattr(self._bounds[move.account], move.dimension)) for move in moves])
+        bounds = self._bounds
+        return tuple(
+            [Charge(move, getattr(bounds[move.account], move.dimension) if move.account in bounds else None) for move in moves]
+        )
 
     def crowded(self, refused: str, moves: Iterable[ev.Move]) -> Rest | None:
         """What refused the smallest slice, ``account|dimension``, has room for it but for what other runs have reserved: then the
@@ -77,11 +98,59 @@ class Held:
         needed = sum([move.leased for move in moves if (move.account, move.dimension) == (account, dimension)])
         limit = getattr(self._bounds[account], dimension)
         for row in self.services.insights.accounts():
-            if (row.account, row.dimension) == (account, dimension) and row.reserved and row.committed + needed <= limit:
+            if (row.account, row.dimension) != (account, dimension):
+                continue
+            if row.reserved and row.committed + needed <= (limit if row.limit is None else row.limit):
                 wake_at_us = self.services.clock.now_us() + int(CROWDED_S * 1e6)
-                code = f"budget.{account.partition(':')[0]}"
+                code = f"budget.{account_kind(account)}"
                 return Rest(Wait(StopReason.BLOCKED, code, (f"account:{account}",), wake_at_us))
         return None
+
+    def paused(self, code: str, exhausted: str | None) -> Rest | None:
+        """At the limit of a shared account: the run rests until it is raised, if its route says so; ``None`` if not."""
+        contract = self.state.contract
+        if (
+            exhausted is None
+            or code != f"budget.{account_kind(exhausted)}"
+            or self.services.routes[contract.route].on_budget is not OnBudget.PAUSE
+        ):
+            return None
+        wake_at_us = self.services.clock.now_us() + int(PAUSED_S * 1e6)
+        return Rest(Wait(StopReason.BLOCKED, code, (f"account:{exhausted.partition('|')[0]}",), wake_at_us))
+
+    def escalate(self, now_us: int) -> None:
+        """What nobody has answered in time becomes the next owner's; the last one has it until it expires."""
+        route = self.services.routes.get(self.state.contract.route)
+        if route is None or not route.escalation or route.escalate_after_s is None:
+            return
+        for name, mark in list(self.state.approvals.items()):
+            while mark.outcome == "pending" and mark.escalates_at_us is not None and now_us >= mark.escalates_at_us:
+                level = mark.level + 1
+                following = mark.escalates_at_us + route.escalate_after_s * 1_000_000
+                next_us = following if level < len(route.escalation) else None
+                self.note(ev.ApprovalEscalated(now_us, name, route.escalation[level - 1], level, next_us))
+
+    def drained(self) -> Rest | None:
+        """A drain covers this run, which has not begun anything: then it rests, and begins when the drain is over."""
+        state, services = self.state, self.services
+        if state.begun or state.cancelled_by or not services.gate.controls.bounded:
+            return None
+        now_us = services.clock.now_us()
+        drain = services.gate.controls.drains(state.contract.tenant, state.contract.route, now_us)
+        if drain is None:
+            return None
+        wake_at_us = now_us + int(DRAINED_S * 1e6)
+        if drain.expires_at_us is not None:
+            wake_at_us = min(wake_at_us, drain.expires_at_us)
+        return Rest(Wait(StopReason.BLOCKED, "switch.draining", (f"switch:{drain.key}",), wake_at_us))
+
+    def model_name(self, wanted: str) -> str:
+        """The model that is called: the one that is wanted, or the one to which an operator has pinned this run."""
+        controls, contract = self.services.gate.controls, self.state.contract
+        if not controls.bounded:
+            return wanted
+        pinned = controls.pinned(contract.tenant, contract.route, self.services.clock.now_us())
+        return pinned if pinned in self.services.models else wanted
 
     def deadline_s(self, call: str = "") -> float:
         """The run's deadline on the clock that counts suspension; infinite if it has none, and for what undoes a step."""
@@ -96,10 +165,10 @@ class Held:
         clock = self.services.clock
         return clock.now_us() + int(PERFORM_WITHIN_S * 1e6), clock.boottime_s() + PERFORM_WITHIN_S
 
-    def context(self, call: str, key: str) -> ToolContext:
+    def context(self, call: str, key: str, transaction: Transaction | None = None) -> ToolContext:
         """What a tool is told about the step that it performs."""
         contract = self.state.contract
-        return ToolContext(self.run_id, call, contract.tenant, contract.actor, key, contract.service)
+        return ToolContext(self.run_id, call, contract.tenant, contract.actor, key, contract.service, transaction=transaction)
 
     def repeats_until_s(self, spec: ToolSpec, opened_at_us: int) -> float:
         """Until when, in boot-time seconds, an effect may be attempted again: the last attempt must arrive while the provider still
@@ -109,6 +178,28 @@ class Held:
         clock = self.services.clock
         opened_s = clock.boottime_s() + (opened_at_us - clock.now_us()) / 1e6
         return opened_s + spec.idempotent_for_s - spec.timeout_s
+
+    def ending(self, code: str) -> Finish | Wait:
+        """How a run rests that a decision has stopped: it ends, or, at a limit of its own, waits to have it raised if its route says so."""
+        route = self.services.routes.get(self.state.contract.route)
+        if code.startswith("budget.") and code not in _SHARED and route is not None and route.at_limit == "pause":
+            return Wait(StopReason.BLOCKED, code, ("budget",), None)
+        return ending(self.state, code)
+
+    def reins(self, call: str, *, model: bool) -> Reins:
+        """What ends an attempt of ours that waits: a cancel, as its mode says, and for a model of the loop an interrupt."""
+        before = self.state.interrupts
+
+        def look() -> str:
+            self.sequencer.read_inbox()
+            state = self.state
+            if state.cancelled_by and not self.undoes(call):
+                mode = state.cancel_mode
+                return "run.cancelled" if mode is CancelMode.STOP or (model and mode is not CancelMode.DRAIN) else ""
+            heard = model and state.interrupts > before and call not in state.calls
+            return "run.interrupted" if heard else ""
+
+        return self.services.flights.reins(self.run_id, look)
 
     def undoes(self, call: str) -> bool:
         """Whether a call compensates a step of this run."""

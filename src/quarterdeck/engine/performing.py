@@ -15,11 +15,13 @@ from quarterdeck.core import events as ev
 from quarterdeck.core.errors import QuarterdeckError
 from quarterdeck.core.retry import ErrorClass, Failure, class_of_status
 from quarterdeck.core.vocabulary import EffectClass, ReceiptStatus
+from quarterdeck.engine.pulse import Pulse
 from quarterdeck.engine.services import Services
 from quarterdeck.engine.transcript import ModelPayload
 from quarterdeck.ports.model import Model, ModelFailure, ModelReply, ModelRequest, Price, Usage
-from quarterdeck.ports.tools import Tool, ToolContext, ToolFailure
+from quarterdeck.ports.tools import Tool, ToolContext, ToolFailure, Transaction
 from quarterdeck.resilience.dependency import Dependency, Permit
+from quarterdeck.resilience.eager import CutOff, Reins
 from quarterdeck.resilience.failures import CallFailed, classify_by_type
 
 MAX_CALLS = 64
@@ -87,12 +89,19 @@ async def perform_model(
     worst: Usage,
     before_attempt: Callable[[], None],
     deadline_s: float,
+    reins: Reins | None = None,
+    *,
+    quiet: bool = False,
 ) -> tuple[ev.ModelClosed, ModelPayload]:
-    """Call a model under its dependency's policy; how it ended, with what was billed. Never raises for the model's failures."""
+    """Call a model under its dependency's policy; how it ended, with what was billed. Never raises for the model's failures.
+
+    ``quiet``: what it writes is not shown to whoever follows the run.
+    """
     hub = services.hub
 
     def emit(text: str) -> None:
-        hub.delta(run_id, text)
+        if not quiet:
+            hub.delta(run_id, text)
 
     def attempt(_number: int, _timeout_s: float) -> Coroutine[object, object, ModelReply]:
         return model.propose(request, emit)
@@ -106,7 +115,10 @@ async def perform_model(
             deadline_s=deadline_s,
             before_attempt=before_attempt,
             permit=permit,
+            reins=reins,
         )
+    except CutOff as cut:
+        return _cut(now(), call, model, worst, cut.code, permit.attempts), ModelPayload("")
     except CallFailed as failed:
         usage = _billed(failed, worst)
         code = failed.error.code if isinstance(failed.error, ModelFailure) else f"model.{failed.failure.error_class}"
@@ -125,6 +137,13 @@ async def perform_model(
     except (Revoked, QuarterdeckError) as stopped:
         return ev.ModelClosed(now(), call, ReceiptStatus.FAILED, stopped.code, model.name), ModelPayload("")
     return _closed(now(), call, model, reply, worst, attempts)
+
+
+def _cut(now_us: int, call: str, model: Model, worst: Usage, code: str, attempts: int) -> ev.ModelClosed:
+    """A call that was ended while the model wrote: the provider may bill all of it, so it settles at its worst case."""
+    cost = cost_microusd(model.price, worst)
+    tokens = (worst.input_tokens, worst.output_tokens)
+    return ev.ModelClosed(now_us, call, ReceiptStatus.FAILED, code, model.name, *tokens, cost, max(1, attempts))
 
 
 def _billed(failed: CallFailed, worst: Usage) -> Usage:
@@ -273,6 +292,7 @@ async def perform_tool(
     deadline_s: float,
     *,
     doubted: bool = False,
+    reins: Reins | None = None,
 ) -> Receipt:
     """Call a tool under its dependency's policy; its receipt and the JSON that the model may see. Never raises for its failures.
 
@@ -282,7 +302,10 @@ async def perform_tool(
     doubt = _Doubt(permit, doubted, spec.reconcilable)
 
     def attempt(_number: int, _timeout_s: float) -> Coroutine[object, object, bytes]:
-        return tool.perform(arguments, context)
+        if spec.heartbeat_timeout_s is None:
+            return _once(tool, arguments, context)
+        pulse = Pulse(spec.name, context.run_id, spec.heartbeat_timeout_s)
+        return services.pulses.watch(pulse, _once(tool, arguments, msgspec.structs.replace(context, beat=pulse.beat)))
 
     try:
         result, _ = await dependency.run(
@@ -292,16 +315,31 @@ async def perform_tool(
             deadline_s=deadline_s,
             before_attempt=before_attempt,
             permit=permit,
+            reins=reins,
         )
     except CallFailed as failed:
         return await _failed(services, call, tool, arguments, context, failed, doubt)
-    except (Revoked, QuarterdeckError) as stopped:
-        if not doubt.left or spec.effect is EffectClass.READ:
+    except (Revoked, CutOff, QuarterdeckError) as stopped:
+        if not doubt.left or spec.effect is EffectClass.READ or spec.transactional:
             return _receipt(services, call, tool, ReceiptStatus.FAILED, stopped.code, doubt.tries)
         if spec.reconcilable:
             return await ask(services, call, tool, arguments, context, doubt.tries, stopped.code)
         return _receipt(services, call, tool, ReceiptStatus.UNKNOWN, stopped.code, doubt.tries)
     return succeeded(services, call, tool, result, doubt.tries), result
+
+
+def _once(tool: Tool, arguments: bytes, context: ToolContext) -> Coroutine[object, object, bytes]:
+    """One attempt of a tool."""
+    asked = context.transaction
+    return tool.perform(arguments, context) if asked is None else _whole(tool, arguments, context, asked)
+
+
+async def _whole(tool: Tool, arguments: bytes, context: ToolContext, asked: Transaction) -> bytes:
+    """One attempt of a transactional tool: what it asks for counts only if it succeeds, however long an earlier one goes on in a thread."""
+    own = asked.fresh()
+    result = await tool.perform(arguments, msgspec.structs.replace(context, transaction=own))
+    asked.adopt(own)
+    return result
 
 
 async def _failed(
@@ -315,7 +353,7 @@ async def _failed(
     )
     # Only what a tool says on purpose is passed on: the text of any other error may hold what the tool was trusted with.
     message = error.message if isinstance(error, ToolFailure) else type(error).__name__
-    if spec.effect is EffectClass.READ or not doubt.left:
+    if spec.effect is EffectClass.READ or spec.transactional or not doubt.left:
         return _receipt(services, call, tool, ReceiptStatus.FAILED, code, doubt.tries, message)
     if spec.reconcilable:
         return await ask(services, call, tool, arguments, context, doubt.tries, code)
@@ -369,6 +407,15 @@ def succeeded(services: Services, call: str, tool: Tool, result: bytes, tries: T
     )
 
 
+def stale_receipt(services: Services, call: str, tool: Tool, result: bytes, attempts: int) -> Receipt:
+    """The receipt of a read that is answered with its last good answer."""
+    cost = tool.spec.cost_microusd * attempts
+    size = -(-len(result) // 4)
+    now_us = services.clock.now_us()
+    closed = ev.ToolClosed(now_us, call, ReceiptStatus.SUCCEEDED, "degraded.stale", cost, attempts, size, tool.spec.labels)
+    return closed, result
+
+
 def not_done(services: Services, call: str, tool: Tool, code: str) -> Receipt:
     """The receipt of an effect that is known not to have happened, and will not be tried again."""
     return _receipt(services, call, tool, ReceiptStatus.FAILED, code, ONCE)
@@ -386,6 +433,7 @@ def _receipt(
         tool.spec.cost_microusd * tries.charged,
         max(1, tries.made),
         -(-len(shown) // 4),
+        tool.spec.labels if message else None,
     )
     return closed, shown
 

@@ -16,8 +16,9 @@ from quarterdeck.core.state import OpenEffect
 from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, StopReason
 from quarterdeck.engine.held import Held, Rest
 from quarterdeck.engine.performing import ONCE, Receipt, ask, not_done, perform_tool, unknown
+from quarterdeck.engine.settling import settle
 from quarterdeck.gate.proposals import Catalogue
-from quarterdeck.ports.tools import Tool
+from quarterdeck.ports.tools import Tool, Transaction
 
 GRACE_US = 250_000
 """Waited on top of the perform-by time, for clocks that differ a little."""
@@ -39,22 +40,41 @@ async def recover(held: Held, calls: tuple[str, ...]) -> Rest | None:
     return None
 
 
+async def abandon(held: Held, code: str) -> None:
+    """Close every open intent of an earlier holder and perform none again: what may have been done is unknown, and shown as that."""
+    state, services = held.state, held.services
+    for effect in list(state.open.values()):
+        tool = None if effect.model else _tool(services.gate.catalogue, effect.name)
+        if effect.model:
+            _interrupted(held, effect)
+        elif tool is not None and effect.effect is EffectClass.READ:
+            held.note(*not_done(services, effect.call, tool, code))
+        else:
+            held.note(*unknown(services, effect.call, tool))
+    await held.sequencer.flush()
+
+
+def _interrupted(held: Held, effect: OpenEffect) -> None:
+    """The receipt of a model call that nobody waits for any more: it is billed at its worst case."""
+    worst = held.state.reserves.get(effect.call, {})
+    closed = ev.ModelClosed(
+        held.services.clock.now_us(),
+        effect.call,
+        ReceiptStatus.FAILED,
+        "model.interrupted",
+        effect.name,
+        worst.get("tokens", 0),
+        0,
+        worst.get("cost_microusd", 0),
+    )
+    held.note(closed, b'{"text":"","calls":[]}')
+
+
 async def _close(held: Held, effect: OpenEffect) -> None:
     services, state = held.services, held.state
     now_us = services.clock.now_us()
     if effect.model:
-        worst = state.reserves.get(effect.call, {})
-        closed = ev.ModelClosed(
-            now_us,
-            effect.call,
-            ReceiptStatus.FAILED,
-            "model.interrupted",
-            effect.name,
-            worst.get("tokens", 0),
-            0,
-            worst.get("cost_microusd", 0),
-        )
-        held.note(closed, b'{"text":"","calls":[]}')
+        _interrupted(held, effect)
         return
     tool = _tool(services.gate.catalogue, effect.name)
     if tool is None:
@@ -67,11 +87,12 @@ async def _close(held: Held, effect: OpenEffect) -> None:
     repeatable = effect.effect is EffectClass.READ or (
         effect.idempotent and services.clock.boottime_s() < held.repeats_until_s(tool.spec, effect.opened_at_us)
     )
+    nothing = tool.spec.transactional and effect.idempotent  # without a receipt it has done nothing
     if code is None and repeatable:
-        await _again(held, effect, tool, doubted=effect.effect is not EffectClass.READ)
+        await _again(held, effect, tool, doubted=not (effect.effect is EffectClass.READ or nothing))
     elif effect.reconcilable:
         await _reconcile(held, effect, tool, code)
-    elif effect.effect is EffectClass.READ:
+    elif effect.effect is EffectClass.READ or nothing:
         held.note(*not_done(services, effect.call, tool, str(code)))
     else:
         held.note(*unknown(services, effect.call, tool))
@@ -112,8 +133,9 @@ async def _again(held: Held, effect: OpenEffect, tool: Tool, *, doubted: bool) -
     until_s = min(until_s, held.repeats_until_s(tool.spec, effect.opened_at_us)) if doubted else until_s
     before = held.guard(ProposalKind.TOOL, effect.name, until_s, undoes=held.undoes(effect.call))
     held.sequencer.performing.add(effect.call)
-    context = held.context(effect.call, effect.key)
-    receipt = await perform_tool(
+    asked = Transaction(services.topics) if tool.spec.transactional else None
+    context = held.context(effect.call, effect.key, asked)
+    closed, result = await perform_tool(
         services,
         effect.call,
         tool,
@@ -124,8 +146,9 @@ async def _again(held: Held, effect: OpenEffect, tool: Tool, *, doubted: bool) -
         before,
         held.deadline_s(effect.call),
         doubted=doubted,
+        reins=held.reins(effect.call, model=False),
     )
-    held.receive(*receipt)
+    await settle(held, tool, closed, result, asked)
 
 
 async def _reopen(held: Held, effect: OpenEffect, tool: Tool, *, doubted: bool) -> float | None:
@@ -152,7 +175,7 @@ def _forbidden(held: Held, effect: OpenEffect) -> str | None:
     )
     if proposal.digest != effect.digest:
         return "effect.changed"
-    return held.services.gate.forbidden(proposal, held.state, held.standing)
+    return held.services.gate.forbidden(proposal, held.state, held.standing, held.transcript.origins)
 
 
 def _given_up(held: Held, effect: OpenEffect, tool: Tool, code: str, *, doubted: bool) -> Receipt:

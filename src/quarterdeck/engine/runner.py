@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import logging
+from enum import StrEnum
 from typing import assert_never
 
 import msgspec
 
 from quarterdeck.core import budget
 from quarterdeck.core import events as ev
+from quarterdeck.core.carrying import carried, is_quiet
 from quarterdeck.core.commit import ClaimedRun, CloseApproval, Deliver, Head
 from quarterdeck.core.errors import Corrupt, OwnershipLost, QuarterdeckError, Unavailable, UsageError
-from quarterdeck.core.fold import fold, start
-from quarterdeck.core.loop import Decide, Finish, Next, Propose, Recover, Reply, Wait, completion, next_move
+from quarterdeck.core.labels import NO_LABELS
+from quarterdeck.core.loop import Decide, Finish, Next, Propose, Recover, Reply, Wait, Withdraw, completion, next_move
 from quarterdeck.core.loop import ending as ending_by
 from quarterdeck.core.state import RunState
+from quarterdeck.core.supervision import is_poison
 from quarterdeck.core.vocabulary import TERMINAL, Ruling, Status, StopReason
 from quarterdeck.engine.acting import act
 from quarterdeck.engine.asking import ask_model, decided
 from quarterdeck.engine.held import Held, Rest
-from quarterdeck.engine.recovery import recover
+from quarterdeck.engine.loading import load
+from quarterdeck.engine.recovery import abandon, recover
 from quarterdeck.engine.sequencer import Happening, LateReceipt, Sequencer
 from quarterdeck.engine.services import Services
-from quarterdeck.engine.transcript import Transcript
-from quarterdeck.engine.workflows.children import tell_parent
+from quarterdeck.engine.withdrawing import withdraw
+from quarterdeck.engine.workflows.children import told_parent
 from quarterdeck.engine.workflows.driving import drive_workflow
 from quarterdeck.engine.workflows.program import WorkflowProgram
 from quarterdeck.engine.workflows.recording import Recording
 from quarterdeck.gate.proposals import propose_reply
-from quarterdeck.store.chain import GENESIS, require_whole
 
-PAGE = 2_000
-"""Events read at once when a run is taken over."""
+GENERATION = 8_000
+"""After so many events an agent's run begins a fresh history between two turns."""
 
 _log = logging.getLogger(__name__)
 _encoder = msgspec.json.Encoder(order="deterministic")
@@ -45,56 +48,88 @@ class RunOutput(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
 
 
-async def drive(services: Services, claimed: ClaimedRun) -> None:
+class Left(StrEnum):
+    """How a run was left: at rest; at rest, and another run may be ready because of it; or still held, so that it has to be given back."""
+
+    RESTED = "rested"
+    ROUSING = "rousing"
+    HELD = "held"
+
+
+async def drive(services: Services, claimed: ClaimedRun) -> Left:
     """Hold a claimed run until it waits or ends. Whatever goes wrong with the run itself ends in its journal, not in an exception.
 
-    Returns quietly if someone else has the run. Raises ``Unavailable`` if the store has stopped; nothing committed is lost then.
+    A run is left held where this process stops and the run goes on elsewhere. Returns quietly if
+    someone else has the run. Raises ``Unavailable`` if the store has stopped; nothing committed is lost then.
     """
     run_id = claimed.run_id
     try:
-        state, transcript = _load(services, run_id)
+        state, transcript, progress = load(services, run_id, claimed.seq)
         if state.seq < claimed.seq:
             raise Corrupt(
                 "journal.truncated", f"the journal of run {run_id} ends at {state.seq}, not at {claimed.seq}; restore a backup"
             )
     except Corrupt as error:
         _quarantine(services, run_id, error)
-        return
+        return Left.RESTED
     if state.status in TERMINAL:
-        return
+        return Left.RESTED
     sequencer = Sequencer(services, run_id, claimed.epoch, state, transcript.apply)
-    program = services.programs.get(state.contract.agent)
+    program = services.program(state.contract)
     if program is None or state.contract.route not in services.routes:
         missing = f"this runtime has no agent {state.contract.agent!r} on route {state.contract.route!r}; start one that has it"
         _quarantine(services, run_id, UsageError("route.missing", missing))
-        return
+        return Left.RESTED
     held = Held(services, run_id, sequencer, transcript, program)
     if isinstance(transcript, Recording):
         transcript.live()
         sequencer.ordered = transcript.order
     try:
-        await _drive(held, claimed.epoch)
+        if is_poison(claimed.deaths, progress):
+            await _give_up(held, claimed)
+        elif not await _drive(held, claimed.epoch):
+            return Left.HELD
     except OwnershipLost as lost:
         _log.info("run %s: %s", run_id, lost)
         await _leave_evidence(held)
-        return
+        return Left.RESTED
     except Corrupt as error:
         _quarantine(services, run_id, error)
-        return
+        return Left.RESTED
     services.hub.rested(run_id)
+    contract = held.state.contract
+    rouses = held.state.status in TERMINAL and (contract.parent_run_id is not None or contract.ordering_key is not None)
+    return Left.ROUSING if rouses else Left.RESTED
 
 
-async def _drive(held: Held, epoch: int) -> None:
-    """Drive to rest; a fault of the runtime parks the run for a person, with everything that is known of it."""
+async def _give_up(held: Held, claimed: ClaimedRun) -> None:
+    """End a run that kills whoever drives it: it becomes a dead letter, and what it may have done is shown as unknown."""
+    services = held.services
+    _log.warning("run %s is a dead letter: %d owners have died with it", held.run_id, len(claimed.deaths))
+    held.sequencer.read_inbox()
+    held.note(ev.RunStarted(services.clock.now_us(), services.worker, claimed.epoch))
+    await abandon(held, "run.poison")
+    told = f"{len(claimed.deaths)} workers died while they drove it, the last ones after event {claimed.deaths[-1]}"
+    how = Finish(Status.FAILED, StopReason.BLOCKED, "run.poison")
+    while not await _rest(held, Rest(how, (), _encoder.encode(RunOutput(message=told)))):
+        held.sequencer.read_inbox()
+
+
+async def _drive(held: Held, epoch: int) -> bool:
+    """Drive to rest, or, if this process stops, to where nothing is being performed (then false).
+
+    A fault of the runtime parks the run for a person, with everything that is known of it.
+    """
     services = held.services
     try:
         held.sequencer.read_inbox()
         held.sequencer.note(ev.RunStarted(services.clock.now_us(), services.worker, epoch))
+        while (drained := held.drained()) is not None:
+            if await _rest(held, drained):
+                return True
         if isinstance(held.program, WorkflowProgram):
-            await drive_workflow(held, _rest)
-        else:
-            await _until_rest(held)
-        return
+            return await drive_workflow(held, _rest)
+        return await _until_rest(held)
     except QuarterdeckError as error:
         if isinstance(error, (OwnershipLost, Corrupt, Unavailable)):
             raise
@@ -105,6 +140,7 @@ async def _drive(held: Held, epoch: int) -> None:
     while not await _rest(held, Rest(parked)):
         if held.state.cancelled_by and not held.state.open:
             parked = Finish(Status.CANCELLED, StopReason.CANCELLED, "run.cancelled")
+    return True
 
 
 def _quarantine(services: Services, run_id: str, error: QuarterdeckError) -> None:
@@ -113,42 +149,16 @@ def _quarantine(services: Services, run_id: str, error: QuarterdeckError) -> Non
     services.hub.quarantine(run_id, error)
 
 
-def _load(services: Services, run_id: str) -> tuple[RunState, Transcript]:
-    transcript = Transcript()
-    state: RunState | None = None
-    after, previous = 0, GENESIS
-    salt = services.insights.salt(run_id)
-    while page := services.insights.events(run_id, after, PAGE):
-        for stored in page:
-            if stored.seq != after + 1:
-                raise Corrupt("journal.gap", f"event {after + 1} of run {run_id} is missing; restore a backup")
-            require_whole(stored, previous, salt)
-            event = ev.decode(stored.body)
-            if state is None:
-                state = start(event)
-                if isinstance(services.programs.get(state.contract.agent), WorkflowProgram):
-                    transcript = Recording()
-            else:
-                fold(state, event)
-            try:
-                transcript.apply(event, stored.payload)
-            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                raise Corrupt("journal.payload", f"the payload of event {stored.seq} cannot be read ({error})") from None
-            after, previous = stored.seq, stored.hash
-        if len(page) < PAGE:
-            break
-    if state is None:
-        raise Corrupt("journal.empty", f"run {run_id} has no events; restore a backup")
-    return state, transcript
-
-
-async def _until_rest(held: Held) -> None:
+async def _until_rest(held: Held) -> bool:
     while True:
+        if held.services.drain.asked:
+            await held.sequencer.flush()
+            return False
         _expire_approvals(held)
-        move = next_move(held.state)
+        move = next_move(held.state, len(held.program.spec.fallbacks))
         rest = await _make(held, move)
         if rest is not None and await _rest(held, rest):
-            return
+            return True
 
 
 async def _make(held: Held, move: Next) -> Rest | None:
@@ -156,7 +166,12 @@ async def _make(held: Held, move: Next) -> Rest | None:
         case Recover():
             return await recover(held, move.calls)
         case Propose():
+            if held.state.seq - held.state.begun_seq >= GENERATION:
+                _continue(held)
             return await ask_model(held, move.call)
+        case Withdraw():
+            await withdraw(held, move.calls)
+            return None
         case Decide():
             return await act(held, move.calls)
         case Reply():
@@ -167,6 +182,15 @@ async def _make(held: Held, move: Next) -> Rest | None:
             return Rest(move)
         case _:
             assert_never(move)
+
+
+def _continue(held: Held) -> None:
+    """A very long run begins a fresh history between two turns: taking it over costs what it has done since, not what it has lived."""
+    state = held.state
+    if is_quiet(state):
+        sight = held.transcript.snapshot()
+        taken = carried(state, held.transcript.first)
+        held.note(ev.RunContinued(held.services.clock.now_us(), state.generation + 1, state.contract, taken), sight)
 
 
 def _reply(held: Held, call: str) -> Rest | None:
@@ -193,7 +217,8 @@ async def _rest(held: Held, rest: Rest) -> bool:
     closes: tuple[CloseApproval, ...] = ()
     how = rest.how
     if isinstance(how, Finish):
-        finished = ev.RunFinished(now_us, how.status, how.reason, how.code, state.effects.counts(), dict(state.spent))
+        labels = state.labels if state.labels != NO_LABELS else None
+        finished = ev.RunFinished(now_us, how.status, how.reason, how.code, state.effects.counts(), dict(state.spent), labels)
         happenings.append((finished, rest.output if rest.output is not None else _encoder.encode(_output(held, how))))
         closes = tuple(CloseApproval(name, "withdrawn") for name, mark in state.approvals.items() if mark.outcome == "pending")
         head = Head(how.status, how.reason, how.code, release=True)
@@ -201,9 +226,8 @@ async def _rest(held: Held, rest: Rest) -> bool:
         wake_at_us = how.wake_at_us if _too_late(held) else _wake(state, how.wake_at_us)
         happenings.append((ev.RunWaiting(now_us, how.reason, how.code, how.on, wake_at_us), None))
         head = Head(Status.WAITING, how.reason, how.code, how.on, wake_at_us, release=True)
-    refused = await held.sequencer.commit(happenings, head=head, charges=held.charges(moves), closes=closes)
-    if refused is None and isinstance(how, Finish):
-        await tell_parent(held, how.status)
+    delivers = told_parent(held, how.status) if isinstance(how, Finish) else ()
+    refused = await held.sequencer.commit(happenings, head=head, charges=held.charges(moves), closes=closes, delivers=delivers)
     return refused is None
 
 
@@ -233,6 +257,7 @@ def _expire_approvals(held: Held) -> None:
     for name, mark in list(held.state.approvals.items()):
         if mark.outcome == "pending" and now_us >= mark.expires_at_us:
             held.sequencer.expire(name, now_us)
+    held.escalate(now_us)
 
 
 async def _leave_evidence(held: Held) -> None:

@@ -20,15 +20,23 @@ from quarterdeck.core.commit import (
     CloseApproval,
     Commit,
     Consume,
+    Deliver,
+    Free,
     Head,
     InboxRow,
     Outcome,
     Record,
     Refused,
+    Statement,
+    Take,
     record,
 )
+from quarterdeck.core.contract import Limits
 from quarterdeck.core.errors import Corrupt, OwnershipLost, Unavailable
 from quarterdeck.core.fold import fold
+from quarterdeck.core.labels import Integrity, Labels
+from quarterdeck.core.notices import Notice, notice_of
+from quarterdeck.core.outbox import Post
 from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.state import RunState
 from quarterdeck.core.vocabulary import ReceiptStatus, Status
@@ -55,6 +63,7 @@ class LateReceipt(msgspec.Struct, frozen=True):
     by: str
     result: msgspec.Raw = msgspec.Raw(b"null")
     epoch: int = 0
+    again: bool = False
 
 
 class CancelOrder(msgspec.Struct, frozen=True):
@@ -63,6 +72,33 @@ class CancelOrder(msgspec.Struct, frozen=True):
     by: str
     reason: str = ""
     compensate: bool = True
+    mode: str = ""
+
+
+class InterruptOrder(msgspec.Struct, frozen=True):
+    """An inbox row of kind ``interrupt``: what goes before whatever the run was about to do. ``trusted``: it may steer the run as the
+    route's own instructions do; otherwise it is untrusted content like any other.
+    """
+
+    by: str
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+    trusted: bool = False
+
+
+class EscalateOrder(msgspec.Struct, frozen=True):
+    """An inbox row of kind ``escalate``."""
+
+    by: str
+    to: str
+    reason: str = ""
+
+
+class RaiseOrder(msgspec.Struct, frozen=True):
+    """An inbox row of kind ``budget``: limits of the run that are other ones from now on."""
+
+    by: str
+    limits: Limits
+    reason: str = ""
 
 
 class OperatorOrder(msgspec.Struct, frozen=True):
@@ -88,6 +124,7 @@ class ApprovalAnswer(msgspec.Struct, frozen=True):
     outcome: str
     by: str
     reason: str = ""
+    content: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Sequencer:
@@ -111,6 +148,8 @@ class Sequencer:
         self._noted: list[Record] = []
         self._inbox: list[int] = []
         self._closes: list[CloseApproval] = []
+        self._notices: list[Notice] = []
+        self._frees: list[Free] = []
         self._control = 0
         self._lock = asyncio.Lock()
         self.performing: set[str] = set()
@@ -126,13 +165,25 @@ class Sequencer:
 
     def note(self, event: ev.Event, payload: bytes | None = None) -> None:
         """Record something that has happened; durable with the next commit."""
+        if self.state.exclusive:
+            self._frees += self._freed(event)
         fold(self.state, event)
         self._noted.append(record(event, payload))
+        self._hear(event)
         if self.ordered is not None:
             if self._intending:
                 self._unordered.append((event, payload))
             else:
                 self.ordered(event, payload)
+
+    def _freed(self, event: ev.Event) -> tuple[Free, ...]:
+        """The exclusive key that a call gives back with its receipt; it keeps it for as long as nobody knows how it ended."""
+        if isinstance(event, (ev.ToolClosed, ev.EffectResolved)) and event.status is not ReceiptStatus.UNKNOWN:
+            key = self.state.exclusive.get(event.call)
+            return (Free(key, event.call),) if key is not None else ()
+        if isinstance(event, ev.RunFinished):
+            return tuple(Free(key, call) for call, key in self.state.exclusive.items())
+        return ()
 
     def receipts(self) -> list[tuple[ev.ToolClosed, bytes | None]]:
         """The receipts of tool calls that were noted and are not durable."""
@@ -143,6 +194,12 @@ class Sequencer:
         """An approval's time is over and nobody has answered."""
         self.note(ev.ApprovalDecided(now_us, approval, "expired", "clock"))
         self._closes.append(CloseApproval(approval, "expired"))
+
+    def withdraw(self, approval: str) -> None:
+        """Nobody needs to answer this approval any more; its row is closed with the next commit."""
+        if self.state.approvals[approval].outcome == "pending":
+            self.note(ev.ApprovalDecided(self._services.clock.now_us(), approval, "withdrawn", "run"))
+            self._closes.append(CloseApproval(approval, "withdrawn"))
 
     async def flush(self) -> None:
         """Make everything noted durable now, without guards: evidence is kept whatever was revoked meanwhile."""
@@ -162,6 +219,10 @@ class Sequencer:
         asks: tuple[Ask, ...] = (),
         consumes: tuple[Consume, ...] = (),
         closes: tuple[CloseApproval, ...] = (),
+        delivers: tuple[Deliver, ...] = (),
+        outbox: tuple[Post, ...] = (),
+        takes: tuple[Take, ...] = (),
+        writes: tuple[Statement, ...] = (),
     ) -> Refused | None:
         """Append intents under all guards; ``facts`` are the versions judged by, where that was not just now.
 
@@ -181,6 +242,10 @@ class Sequencer:
                     asks=asks,
                     consumes=consumes,
                     closes=closes,
+                    delivers=delivers,
+                    outbox=outbox,
+                    takes=takes,
+                    writes=writes,
                 )
                 accepted = refused is None
             finally:
@@ -212,10 +277,18 @@ class Sequencer:
         asks: tuple[Ask, ...] = (),
         consumes: tuple[Consume, ...] = (),
         closes: tuple[CloseApproval, ...] = (),
+        delivers: tuple[Deliver, ...] = (),
+        outbox: tuple[Post, ...] = (),
+        takes: tuple[Take, ...] = (),
+        writes: tuple[Statement, ...] = (),
     ) -> Refused | None:
         if head is None and self._fresh and control is not None:
             head = Head(Status.RUNNING)  # the row says so from the first commit of this holder on
-        noted, inbox, expired = len(self._noted), len(self._inbox), len(self._closes)
+        heard = self._heard(happenings)
+        noted, inbox, expired, freed = len(self._noted), len(self._inbox), len(self._closes), len(self._frees)
+        frees: tuple[Free, ...] = ()
+        if self.state.exclusive or freed:
+            frees = (*self._frees, *[free for event, _ in happenings for free in self._freed(event)])
         records = (*self._noted, *[record(event, payload) for event, payload in happenings])
         outcome = await self._durably(
             Commit(
@@ -233,18 +306,41 @@ class Sequencer:
                 consumes=consumes,
                 closes=(*self._closes, *closes) if self._closes or closes else (),
                 inbox=tuple(self._inbox),
+                delivers=delivers,
+                outbox=outbox,
+                takes=takes,
+                frees=frees,
+                writes=writes,
             )
         )
         if type(outcome) is not Applied:
+            self._notices = [each for each in self._notices if each.kind != "approval.waits"]  # what asks has not happened
             return self._refused(outcome)
+        self._tell(heard)
         after = self._committed
         self._committed += len(records)
         self._fresh = self._fresh and head is None
-        del self._noted[:noted], self._inbox[:inbox], self._closes[:expired]
+        del self._noted[:noted], self._inbox[:inbox], self._closes[:expired], self._frees[:freed]
         for event, _ in happenings:
             fold(self.state, event)
         self._services.hub.committed(self.run_id, after, records)
         return None
+
+    def _heard(self, happenings: Sequence[Happening]) -> int:
+        for event, _ in happenings:
+            self._hear(event)
+        return len(self._notices)
+
+    def _tell(self, heard: int) -> None:
+        told, self._notices = self._notices[:heard], self._notices[heard:]
+        for notice in told:
+            self._services.notify(notice)
+
+    def _hear(self, event: ev.Event) -> None:
+        """The one seam of notices: each is made before the commit that it tells of, and told when that is durable."""
+        notice = notice_of(event, self.state)
+        if notice is not None:
+            self._notices.append(notice)
 
     async def _durably(self, commit: Commit) -> Outcome:
         """The outcome of a commit, sent again with the same bytes for as long as it is unknown."""
@@ -293,10 +389,10 @@ class Sequencer:
         match row.kind:
             case "cancel":
                 order = msgspec.json.decode(row.body, type=CancelOrder)
-                self.note(ev.CancelRequested(row.at_us, order.by, order.reason, order.compensate))
+                self.note(ev.CancelRequested(row.at_us, order.by, order.reason, order.compensate, order.mode))
             case "approval":
                 answer = msgspec.json.decode(row.body, type=ApprovalAnswer)
-                self.note(ev.ApprovalDecided(row.at_us, answer.approval, answer.outcome, answer.by, answer.reason))
+                self._take_answer(row.at_us, answer)
             case "receipt":
                 late = msgspec.json.decode(row.body, type=LateReceipt)
                 if late.call in self.performing:
@@ -304,20 +400,65 @@ class Sequencer:
                     return False
                 if self._settles(late):
                     self._take_late(row.at_us, late)
+                else:
+                    self._contradicts(row.at_us, late)
             case "signal":
                 sent = msgspec.json.decode(row.body, type=SignalSent)
                 self.note(ev.SignalReceived(row.at_us, sent.name, sent.by), bytes(sent.payload))
+            case "interrupt":
+                self._interrupt(row.at_us, msgspec.json.decode(row.body, type=InterruptOrder))
+            case "budget":
+                raised = msgspec.json.decode(row.body, type=RaiseOrder)
+                self.note(ev.BudgetRaised(row.at_us, raised.by, raised.limits, raised.reason))
+            case "escalate":
+                moved = msgspec.json.decode(row.body, type=EscalateOrder)
+                self.note(ev.RunEscalated(row.at_us, moved.by, moved.to, moved.reason))
             case "pause":
                 said = msgspec.json.decode(row.body, type=OperatorOrder)
                 self.note(ev.RunPaused(row.at_us, said.by, said.reason))
             case "resume":
                 said = msgspec.json.decode(row.body, type=OperatorOrder)
                 self.note(ev.RunResumed(row.at_us, said.by, said.reason, said.done))
-            case "child":
-                pass  # a child run has ended; its journal says how
+            case "child" | "raised" | "wake":
+                pass  # a child run has ended, its journal says how; a budget was raised, its account says so; or a drain is over
             case _:
                 raise Corrupt("inbox.kind", f"run {self.run_id} has an inbox row of unknown kind {row.kind!r}")
         return True
+
+    def _interrupt(self, at_us: int, order: InterruptOrder) -> None:
+        """Planned calls that have not begun are withdrawn, and what they asked people with them: the model sees the message first."""
+        state, payload = self.state, bytes(order.payload)
+        withdrawn = tuple([call for call, mark in state.pending.items() if mark.kind is None and not mark.opened])
+        for call in withdrawn:
+            approval = state.pending[call].approval
+            if approval is not None and state.approvals[approval].outcome == "pending":
+                self._closes.append(CloseApproval(approval, "withdrawn"))
+        labels = None if order.trusted else Labels(Integrity.UNTRUSTED)
+        event = ev.RunInterrupted(at_us, order.by, withdrawn, -(-len(payload) // 4), labels)
+        self.note(event, payload)
+        self._told(event, payload)
+
+    def _take_answer(self, at_us: int, answer: ApprovalAnswer) -> None:
+        if answer.outcome not in ("edited", "answered"):
+            self.note(ev.ApprovalDecided(at_us, answer.approval, answer.outcome, answer.by, answer.reason))
+            return
+        mark = self.state.approvals.get(answer.approval)
+        call = mark.call if mark is not None and mark.outcome == "pending" else ""
+        event = ev.ApprovalDecided(at_us, answer.approval, answer.outcome, answer.by, answer.reason, call)
+        self.note(event, bytes(answer.content))
+        self._told(event, bytes(answer.content))
+
+    def _contradicts(self, at_us: int, late: LateReceipt) -> None:
+        """Keep as evidence what a late receipt says against the record: it was done after all, or it was not."""
+        mark = self.state.calls.get(late.call)
+        recorded = mark.closed if mark is not None else None
+        if (
+            late.epoch
+            and recorded is not None
+            and ReceiptStatus.UNKNOWN not in (recorded, late.status)
+            and recorded != late.status
+        ):
+            self.note(ev.EffectContradicted(at_us, late.call, recorded, late.status, late.by), bytes(late.result))
 
     def _settles(self, late: LateReceipt) -> bool:
         """Whether a late receipt settles an effect of this run that is open or unknown."""
@@ -337,7 +478,7 @@ class Sequencer:
         labels = spec.labels if spec is not None and late.status is ReceiptStatus.SUCCEEDED else None
         event: ev.ToolClosed | ev.EffectResolved
         if late.call in state.unknown:
-            event = ev.EffectResolved(at_us, late.call, late.status, late.by, tokens, labels)
+            event = ev.EffectResolved(at_us, late.call, late.status, late.by, tokens, labels, late.again)
         else:
             code = "" if late.status is ReceiptStatus.SUCCEEDED else "tool.failed"
             cost = state.reserves.get(late.call, {}).get("cost_microusd", 0)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quarterdeck.core.commit import Commit
 from quarterdeck.core.contract import Limits, RunContract
 from quarterdeck.core.errors import UsageError
+from quarterdeck.core.labels import NO_LABELS, Labels
+from quarterdeck.core.notices import Notice
 from quarterdeck.core.specs import RouteSpec
+from quarterdeck.engine.answers import Answers
+from quarterdeck.engine.flights import Flights
 from quarterdeck.engine.programs import Program
+from quarterdeck.engine.pulse import Pulses
 from quarterdeck.engine.stream import Hub
 from quarterdeck.gate.gate import Gate
 from quarterdeck.ports.clock import Clock, Entropy
@@ -20,12 +25,16 @@ from quarterdeck.resilience.dependency import Dependency
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A run that another one delegates to: its id, its route, its payload as JSON, and what it may consume at most."""
+    """A run that another one delegates to: its id, its route, its payload as JSON, what it may consume at most, and the labels of what
+    its parent had read.
+    """
 
     run_id: str
     route: str
     payload: bytes
     limits: Limits
+    labels: Labels = NO_LABELS
+    ordering_key: str | None = None
 
 
 Delegate = Callable[[RunContract, Child], Commit]
@@ -35,6 +44,17 @@ Delegate = Callable[[RunContract, Child], Commit]
 def alone(parent: RunContract, child: Child) -> Commit:
     """The admission of a runtime whose runs have no children."""
     raise UsageError("route.unknown", f"no route is called {child.route[:80]!r}")
+
+
+def unheard(notice: Notice) -> None:
+    """What is said to nobody."""
+
+
+@dataclass(slots=True)
+class Drain:
+    """Whether this process is about to stop: then runs finish what they are performing, begin nothing new, and are given back."""
+
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +75,14 @@ class Services:
     tool_dependencies: Mapping[str, Dependency]
     refresh: Callable[[], None]
     delegate: Delegate = alone
+    topics: frozenset[str] = frozenset()
+    flights: Flights = field(default_factory=Flights)
+    answers: Answers = field(default_factory=Answers)
+    drain: Drain = field(default_factory=Drain)
+    pulses: Pulses = field(default_factory=Pulses)
+
+    def program(self, contract: RunContract) -> Program | None:
+        """The program of a run: the one of its class of task, if that is still there, else its agent's."""
+        return self.programs.get(contract.program) or self.programs.get(contract.agent)
+
+    notify: Callable[[Notice], None] = unheard

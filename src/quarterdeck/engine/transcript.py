@@ -15,8 +15,13 @@ import msgspec
 
 from quarterdeck.core import events as ev
 from quarterdeck.core.errors import Corrupt
-from quarterdeck.core.vocabulary import ProposalKind, ReceiptStatus, Ruling
+from quarterdeck.core.origins import REQUEST_SPAN, Origins
+from quarterdeck.core.specs import ToolSpec
+from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, Ruling
 from quarterdeck.ports.model import Message, ToolCall
+
+SUMMARY = "What has happened so far, in short: "
+"""How a summary begins, where the model sees it."""
 
 
 class ModelPayload(msgspec.Struct, frozen=True):
@@ -24,6 +29,25 @@ class ModelPayload(msgspec.Struct, frozen=True):
 
     text: str
     calls: tuple[ToolCall, ...] = ()
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """One turn as it is in sight."""
+
+    message: Message
+    answers: tuple[Message, ...] = ()
+    notes: tuple[Message, ...] = ()
+
+
+class Sight(msgspec.Struct, frozen=True):
+    """What of a transcript is in sight: the payload with which a fresh history of an agent's run begins."""
+
+    user: Message
+    lead: tuple[Message, ...] = ()
+    turns: tuple[Shown, ...] = ()
+    unheard: tuple[Message, ...] = ()
+    dropped: int = 0
+    summary: str = ""
 
 
 class _Turn:
@@ -37,6 +61,7 @@ class _Turn:
 
 _encoder = msgspec.json.Encoder()
 _payloads: msgspec.json.Decoder[ModelPayload] = msgspec.json.Decoder(ModelPayload)
+_sights: msgspec.json.Decoder[Sight] = msgspec.json.Decoder(Sight)
 
 
 class Transcript:
@@ -48,9 +73,25 @@ class Transcript:
         self._dropped = 0
         self._raw: dict[str, str] = {}
         self._ids: dict[str, str] = {}
+        self._unheard: list[Message] = []
+        self._lead: list[Message] = []
+        self.summary = ""
+        self._summaries: set[str] = set()
+        self._withheld: dict[str, bytes] = {}
+        self.instead: dict[str, bytes] = {}
+        self.origins: Origins | None = None
+        self._tools: dict[str, ToolSpec | None] = {}
+        self._specs: Callable[[str], ToolSpec | None] = lambda name: None
+
+    def watch(self, origins: Origins, specs: Callable[[str], ToolSpec | None]) -> None:
+        """Keep track, from the first event on, of what this run may trust; ``specs`` knows the manifests of tools."""
+        self.origins = origins
+        self._specs = specs
 
     def apply(self, event: ev.Event, payload: bytes | None) -> None:
         """Take in one more event."""
+        if self.origins is not None:
+            self.trace(event, payload)
         apply = _APPLY.get(type(event))
         if apply is not None:
             apply(self, event, payload)
@@ -62,6 +103,46 @@ class Transcript:
         self._turns.append(_Turn(Message("assistant", reply.text, reply.calls)))
         self._raw = {planned.call: call.arguments for planned, call in zip(event.calls, reply.calls, strict=True)}
         self._ids = {planned.call: planned.call_id for planned in event.calls}
+
+    def trace(self, event: ev.Event, payload: bytes | None) -> None:
+        """Keep track of where values come from: requests, trusted results, and what was asked for them."""
+        origins = self.origins
+        if origins is None:
+            return
+        match event:
+            case ev.RunAdmitted() if not origins.tainted and payload is not None:
+                origins.trust_json(payload, REQUEST_SPAN)
+            case ev.ToolOpened():
+                self._tools[event.call] = self._specs(event.tool)
+            case ev.ToolClosed() | ev.EffectResolved() if payload is not None:
+                opened = self._tools.pop(event.call, None)
+                fields = frozenset(opened.trusted_fields) if opened is not None else frozenset()
+                effect = opened.effect if opened is not None else EffectClass.IRREVERSIBLE
+                origins.received(event.status, event.labels, payload, self._asked(event.call), fields, effect)
+            case ev.ChildEnded() if event.labels is not None and event.labels.untrusted:
+                origins.tainted = True
+            case ev.RunInterrupted():
+                if event.labels is not None and event.labels.untrusted:
+                    origins.tainted = True
+                elif payload is not None:
+                    origins.trust_json(payload, REQUEST_SPAN)
+            case ev.RunContinued() | ev.RunForked():
+                labels = event.carried.labels
+                origins.tainted = origins.tainted or (labels is not None and labels.untrusted)
+                if isinstance(event, ev.RunContinued) and payload is not None:
+                    sent = event.contract.labels
+                    if sent is None or not sent.untrusted:
+                        self._trust_again(payload)
+            case _:
+                pass
+
+    def _trust_again(self, payload: bytes) -> None:
+        """In a fresh history, the caller's own request is trusted as before; nothing else of what is still in sight is."""
+        if self.origins is not None:
+            self.origins.trust(_sights.decode(payload).user.content)
+
+    def _asked(self, call: str) -> str | None:
+        return self._raw.get(call)
 
     def raw(self, call: str) -> str:
         """The arguments of a planned call of the present turn, exactly as the model wrote them."""
@@ -83,6 +164,9 @@ class Transcript:
     def window(self, system: Message | None, first: int, room: int | None = None) -> tuple[Message, ...]:
         """System prompt, user message and every turn from ``first`` on. ``room``: tokens to which the newest turn's answers are cut."""
         messages = [system, self.user] if system is not None else [self.user]
+        messages.extend(self._lead)
+        if self.summary:
+            messages.append(Message("user", f"{SUMMARY}{self.summary}"))
         for turn in islice(self._turns, max(0, first - self._dropped), None):
             messages.append(turn.message)
             if room is not None and turn is self._turns[-1]:
@@ -90,7 +174,30 @@ class Transcript:
             else:
                 messages.extend(turn.answers.values())
             messages.extend(turn.notes)
+        messages.extend(self._unheard)
         return tuple(messages)
+
+    @property
+    def first(self) -> int:
+        """The oldest turn that is in sight."""
+        return self._dropped
+
+    def told(self, upto: int) -> str:
+        """Everything before a turn, as text: what is to be summarised."""
+        lines = [f"user: {self.user.content}", *[f"user: {note.content}" for note in self._lead]]
+        if self.summary:
+            lines.append(f"{SUMMARY}{self.summary}")
+        for turn in islice(self._turns, max(0, upto - self._dropped)):
+            for message in (turn.message, *turn.answers.values(), *turn.notes):
+                lines.append(f"{message.role}: {message.content}" if message.content else f"{message.role}:")
+                lines.extend([f"  calls {call.tool} with {call.arguments}" for call in message.calls])
+        return "\n".join(lines)
+
+    def heard(self) -> None:
+        """A model call is on its way that sees every interrupt so far: they have their place in the transcript now."""
+        if self._unheard:
+            (self._turns[-1].notes if self._turns else self._lead).extend(self._unheard)
+            self._unheard.clear()
 
     def forget(self, first: int) -> None:
         """Turns before ``first`` are never shown again: the window only moves forward."""
@@ -102,15 +209,72 @@ class Transcript:
         self.user = Message("user", _text(payload))
 
     def _closed(self, event: ev.ModelClosed, payload: bytes | None) -> None:
-        if event.status is ReceiptStatus.SUCCEEDED:
-            self.model(event, _payloads.decode(_present(payload)))
+        if event.call in self._summaries:
+            self._summaries.discard(event.call)
+        elif event.status is ReceiptStatus.SUCCEEDED:
+            self.model(event, _payloads.decode(present(payload)))
 
     def _ended(self, event: ev.ToolClosed | ev.EffectResolved, payload: bytes | None) -> None:
-        self._answer(event.call, _present(payload).decode())
+        if isinstance(event, ev.EffectResolved) and event.again:
+            return
+        withheld = self._withheld.pop(event.call, None) if event.status is ReceiptStatus.SUCCEEDED else None
+        self._answer(event.call, (withheld or present(payload)).decode())
 
     def _decided(self, event: ev.GateDecided, payload: bytes | None) -> None:
         if event.ruling is Ruling.DENY:
             self._denied(event, payload)
+        elif event.ruling is Ruling.REDACT:
+            self._withheld[event.call] = _encoder.encode({"withheld": list(event.reasons)})
+
+    def _interrupted(self, event: ev.RunInterrupted, payload: bytes | None) -> None:
+        for call in event.withdrawn:
+            self._answer(call, '{"denied":["run.interrupted"]}')
+        self._unheard.append(Message("user", _text(payload)))
+
+    def _opened(self, event: ev.ModelOpened, _: bytes | None) -> None:
+        if event.summarises:
+            self._summaries.add(event.call)
+        else:
+            self.heard()
+
+    def _compacted(self, event: ev.ContextCompacted, payload: bytes | None) -> None:
+        self.summary = _text(present(payload))
+        self.forget(event.upto)
+
+    def _proposed(self, event: ev.StepProposed, payload: bytes | None) -> None:
+        self._raw[event.call] = present(payload).decode()
+
+    def edit(self, call: str, content: str) -> int:
+        """Another result for a call of the newest turn; by how many characters it is longer."""
+        before = self._turns[-1].answers[call]
+        self._turns[-1].answers[call] = msgspec.structs.replace(before, content=content)
+        return len(content) - len(before.content)
+
+    def snapshot(self) -> bytes:
+        """What is in sight, as the payload of a fresh history."""
+        turns = tuple([Shown(turn.message, tuple(turn.answers.values()), tuple(turn.notes)) for turn in self._turns])
+        sight = Sight(self.user, tuple(self._lead), turns, tuple(self._unheard), self._dropped, self.summary)
+        return _encoder.encode(sight)
+
+    def _resumed(self, _: ev.RunContinued | ev.RunForked, payload: bytes | None) -> None:
+        sight = _sights.decode(present(payload))
+        self.user, self.summary = sight.user, sight.summary
+        self._lead, self._unheard = list(sight.lead), list(sight.unheard)
+        self._dropped = sight.dropped
+        self._raw, self._ids = {}, {}
+        self._turns = deque()
+        for shown in sight.turns:
+            turn = _Turn(shown.message)
+            turn.answers = {answer.call_id: answer for answer in shown.answers}
+            turn.notes = list(shown.notes)
+            self._turns.append(turn)
+
+    def _person(self, event: ev.ApprovalDecided, payload: bytes | None) -> None:
+        """A person wants other arguments, or says something instead of the action."""
+        if event.call and event.outcome == "edited":
+            self._raw[event.call] = present(payload).decode()
+        elif event.call and event.outcome == "answered":
+            self.instead[event.call] = present(payload)
 
     def _answer(self, call: str, content: str) -> None:
         call_id = self._ids.get(call)
@@ -119,6 +283,9 @@ class Transcript:
 
     def _denied(self, event: ev.GateDecided, payload: bytes | None) -> None:
         detail = _text(payload)
+        if event.reasons == ("approval.answered",):
+            self._answer(event.call, _encoder.encode({"answered_by_a_person": detail}).decode())
+            return
         content = _encoder.encode({"denied": list(event.reasons)} | ({"detail": detail} if detail else {})).decode()
         if event.proposal is ProposalKind.REPLY:
             self._turns[-1].notes.append(Message("user", content))
@@ -138,7 +305,8 @@ def _cut(answers: Iterable[Message], length: int) -> Iterator[Message]:
             )
 
 
-def _present(payload: bytes | None) -> bytes:
+def present(payload: bytes | None) -> bytes:
+    """A payload that must be there; raises :class:`Corrupt` where it was erased."""
     if payload is None:
         raise Corrupt("payload.erased", "the contents of this run were erased; it cannot go on")
     return payload
@@ -158,4 +326,11 @@ _APPLY: dict[type, Callable[[Transcript, Any, bytes | None], None]] = {
     ev.ToolClosed: Transcript._ended,
     ev.EffectResolved: Transcript._ended,
     ev.GateDecided: Transcript._decided,
+    ev.RunInterrupted: Transcript._interrupted,
+    ev.ModelOpened: Transcript._opened,
+    ev.ContextCompacted: Transcript._compacted,
+    ev.StepProposed: Transcript._proposed,
+    ev.RunContinued: Transcript._resumed,
+    ev.RunForked: Transcript._resumed,
+    ev.ApprovalDecided: Transcript._person,
 }

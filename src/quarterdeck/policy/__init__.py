@@ -14,7 +14,8 @@ resource                  ``Tool::"<name>"`` with ``effect`` and ``permissions``
                           ``Destination::"<name>"`` for everything else (a memory, a corpus, an agent, a person)
 context                   ``tenant``, ``user``, ``route``, ``autonomy``, ``risk``, ``mode`` (strings), ``turn``,
                           ``spent.tokens``, ``spent.tool_calls``, ``spent.cost_microusd`` (integers),
-                          ``labels.untrusted``, ``labels.sensitive`` (booleans), and ``args``
+                          ``labels.untrusted``, ``labels.sensitive``, ``labels.crossing`` (booleans),
+                          ``labels.arguments`` (a set of strings), and ``args``
 context.args              the arguments of this tool, typed from its JSON Schema; empty for the other actions
 ========================  ======================================================================================
 
@@ -25,7 +26,9 @@ A rule about one tool names it in the scope, and then its arguments are typed st
     when { context.args.amount_cents > 5000 };
 
 A rule about many tools asks first: ``when { context.args has amount_cents && context.args.amount_cents > 5000 }``.
-``@reason`` gives the code that the decision carries; ``@outcome("ask")`` on a forbid lets a person lift it.
+``@reason`` gives the code that the decision carries; ``@outcome("ask")`` on a forbid lets a person lift it, ``"redact"``
+withholds the result from the model, ``"degrade"`` chooses a lesser model. ``@lifts("labels")`` on a permit lets it hold although
+untrusted content decided; ``@shadow`` on any lets it be asked and journaled, never obeyed.
 
 **How arguments become Cedar values** (``schema``, ``shapes``). string → String; integer → Long; boolean → Bool; number
 → ``decimal`` (exact, at most four digits after the point); array → Set; object with properties → record; not required
@@ -38,7 +41,7 @@ that Cedar's JSON would interpret (``__entity``, ``__extn``) carry one more lead
 * Nothing but a clean permit allows. A forbid that wins, no permit, a policy that raised, an attribute that is missing,
   a name that the manifest does not know, an exception: all deny. Cedar itself skips a forbid that raised; here it
   denies.
-* *ask* only where a permit applies and every forbid that applies asks.
+* *ask*, *redact* and *degrade* only where a permit applies and no forbid that applies denies.
 * A set is validated whole before it exists: :meth:`CedarEngine.build` raises ``policy.invalid`` with every problem.
 * The engine sees only what the policies in question read; a verdict is a pure function of that, so a remembered
   verdict and a fresh one are equal. Arguments enter as typed values, never as JSON, so a model cannot smuggle in an
@@ -48,7 +51,7 @@ that Cedar's JSON would interpret (``__entity``, ``__extn``) carry one more lead
 **It must never** read a clock, a store or the network, change after it was built, or let a proposal through because
 something went wrong.
 
-Codes that it answers with, besides those of ``@reason``: ``policy.denied``, ``policy.ask``, ``policy.no_permit``,
+Codes that it answers with, besides those of ``@reason``: ``policy.denied``, ``policy.ask``, ``policy.softened``, ``policy.no_permit``,
 ``policy.error``, ``policy.unrepresentable`` (a value that policies read and Cedar has no exact form for: an integer
 beyond 64 bits, a number with more than four digits after the point, a lone surrogate) and ``policy.too_large``.
 """

@@ -80,6 +80,7 @@ class CedarEngine:
         self._remembered: OrderedDict[tuple[int, tuple[Key, ...]], Explanation] = OrderedDict()
         self._seen: dict[tuple[int, str, tuple[Key, ...]], cedarpy.Entities] = {}
         self._lock = threading.Lock()
+        self._shadow: CedarEngine | None = None
         self._hits = 0
         self._evaluations = 0
 
@@ -102,7 +103,11 @@ class CedarEngine:
         if problems:
             raise _invalid(problems)
         version = _version(parsed, manifest, declared)
-        return cls(Atlas(parsed, manifest, shapes), version, str(schema), remember=remember)
+        enforced = [policy for policy in parsed if not policy.shadow]
+        made = cls(Atlas(enforced, manifest, shapes), version, str(schema), remember=remember)
+        if len(enforced) < len(parsed):
+            made._shadow = cls(Atlas(parsed, manifest, shapes), version, str(schema), remember=remember)
+        return made
 
     @property
     def version(self) -> str:
@@ -121,7 +126,12 @@ class CedarEngine:
 
     def judge(self, request: PolicyRequest) -> Verdict:
         """Decide; never raises. The same request gets the same verdict from memory or afresh."""
-        return self._decided(request, afresh=False).verdict
+        verdict = self._decided(request, afresh=False).verdict
+        if self._shadow is not None:
+            other = self._shadow.judge(request)
+            if (other.outcome, other.reasons) != (verdict.outcome, verdict.reasons):
+                return msgspec.structs.replace(verdict, shadow=(other.outcome, *other.reasons))
+        return verdict
 
     def explain(self, request: PolicyRequest) -> Explanation:
         """Judge afresh and say why; for people, tests and backtests. Same verdict as :meth:`judge`; never raises."""
@@ -183,7 +193,7 @@ class CedarEngine:
             errors = tuple(second.diagnostics.errors)
             if errors or second.decision is not cedarpy.Decision.Allow:
                 return self._explained(shard, second.decision, _deciding(second, shard), errors)
-            return self._explained(shard, "ask", grounds, errors)
+            return self._explained(shard, "softened", grounds, errors, lifts=any(each.lifts for each in _deciding(second, shard)))
         return self._explained(shard, decision, grounds, errors)
 
     def _entities(self, request: PolicyRequest, shard: Shard, key: tuple[Key, ...]) -> cedarpy.Entities:
@@ -202,16 +212,23 @@ class CedarEngine:
         return entities
 
     def _explained(
-        self, shard: Shard, found: cedarpy.Decision | Literal["ask"], grounds: list[Policy], errors: tuple[str, ...]
+        self,
+        shard: Shard,
+        found: cedarpy.Decision | Literal["softened"],
+        grounds: list[Policy],
+        errors: tuple[str, ...],
+        *,
+        lifts: bool = False,
     ) -> Explanation:
         places = tuple(policy.place for policy in grounds)
         considered = len(shard.handles.policies)
-        if found == "ask":
-            verdict = Verdict("ask", _codes(grounds, "policy.ask"), self._version)
+        if found == "softened":
+            verdict = _softened(grounds, self._version, lifts=lifts)
         elif errors or found is cedarpy.Decision.NoDecision:
             verdict = self._denied("policy.error")
         elif found is cedarpy.Decision.Allow:
-            verdict = Verdict("allow", tuple(dict.fromkeys(each.code for each in grounds if each.code)), self._version)
+            codes = tuple(dict.fromkeys(each.code for each in grounds if each.code))
+            verdict = Verdict("allow", codes, self._version, any(each.lifts for each in grounds))
         elif not grounds:
             verdict = self._denied("policy.no_permit")
         else:
@@ -227,6 +244,15 @@ def _deciding(result: cedarpy.AuthzResult, shard: Shard) -> list[Policy]:
     """The policies that decided, in the order of the set."""
     ids = set(result.diagnostics.reasons)
     return [policy for id_, policy in shard.handles.policies.items() if id_ in ids]
+
+
+def _softened(grounds: list[Policy], version: str, *, lifts: bool) -> Verdict:
+    """The verdict of forbids that do not deny: the strictest of what they say, and whether the result is withheld."""
+    said = {policy.softened for policy in grounds}
+    redact = "redact" in said
+    if "ask" in said:
+        return Verdict("ask", _codes(grounds, "policy.ask"), version, lifts, redact)
+    return Verdict("degrade" if "degrade" in said else "redact", _codes(grounds, "policy.softened"), version, lifts, redact)
 
 
 def _codes(policies: list[Policy], otherwise: str) -> tuple[str, ...]:

@@ -45,13 +45,19 @@ class Names:
 
     known: Mapping[str, Sequence[str]]
     actions: Mapping[str, str]
+    words: Mapping[tuple[str, ...], frozenset[str]]
 
     @classmethod
     def of(cls, manifest: PolicyManifest) -> Names:
         """The names of a manifest."""
         tools, found = tuple(tool.name for tool in manifest.tools), actions(manifest)
         known = {"Agent": manifest.agents, "Tool": tools, "Model": manifest.models, "Action": ("tool", *found)}
-        return cls(known, found)
+        words = dict(CLOSED_WORDS)
+        for part in ("principal", "context"):
+            for name, listed in (("route", manifest.routes), ("tenant", manifest.tenants)):
+                if listed:
+                    words[part, name] = frozenset(listed)
+        return cls(known, found, words)
 
 
 def check_policies(
@@ -66,7 +72,7 @@ def check_policies(
         if not found and not applies:
             found = ["can never match: no action of its scope has such a resource"]
         if not found:
-            found = [*_unknown_attributes(policy.node, applies, shapes), *_wrong_words(policy.node)]
+            found = [*_unknown_attributes(policy.node, applies, shapes), *_wrong_words(policy.node, names.words)]
         problems.extend(Problem(policy.place, message) for message in found)
         if not found:
             valid.append((policy, _narrowed(policy.node, applies)))
@@ -216,7 +222,7 @@ def _leads(world: Record, path: Path) -> bool:
     return any(escaped(field.name) == path[-1] for field in _fields_at(world, path[:-1]))
 
 
-def _wrong_words(node: pst.Template) -> Iterator[str]:
+def _wrong_words(node: pst.Template, words: Mapping[tuple[str, ...], frozenset[str]]) -> Iterator[str]:
     for part in _parts(node):
         match part:
             case pst.BinaryOp(op="eq" | "not_eq"):
@@ -226,7 +232,7 @@ def _wrong_words(node: pst.Template) -> Iterator[str]:
             case _:
                 continue
         for read, word in pairs:
-            allowed = CLOSED_WORDS.get(path_of(read) or ())
+            allowed = words.get(path_of(read) or ())
             if allowed is not None and isinstance(word, pst.StringLit) and word.value not in allowed:
                 known = ", ".join(sorted(allowed))
                 yield f"compares {'.'.join(path_of(read) or ())} with {word.value!r}; it is one of {known}"

@@ -33,12 +33,14 @@ class PolicyTool(msgspec.Struct, frozen=True):
 
 class PolicyManifest(msgspec.Struct, frozen=True):
     """Everything that a request may name. ``agents`` are all programs that propose; a name that is not here is
-    denied.
+    denied. ``routes`` and ``tenants``, where there are any, are all that policies may compare with.
     """
 
     tools: tuple[PolicyTool, ...] = ()
     agents: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    tenants: tuple[str, ...] = ()
 
 
 def _texts(*names: str) -> tuple[Field, ...]:
@@ -49,7 +51,12 @@ PRINCIPAL: Final = Record(_texts("tenant", "autonomy", "risk", "route"))
 TOOL: Final = Record((*_texts("effect"), Field("permissions", Many(Text()), required=True)))
 NOTHING: Final = Record(())
 _SPENT = Record(tuple(Field(name, Whole(), required=True) for name in ("tokens", "tool_calls", "cost_microusd")))
-_LABELS = Record(tuple(Field(name, Truth(), required=True) for name in ("untrusted", "sensitive")))
+_LABELS = Record(
+    (
+        *(Field(name, Truth(), required=True) for name in ("untrusted", "sensitive", "crossing")),
+        Field("arguments", Many(Text()), required=True),
+    )
+)
 CONTEXT: Final = Record(
     (
         *_texts("tenant", "user", "route", "autonomy", "risk", "mode"),

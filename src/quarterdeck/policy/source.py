@@ -26,21 +26,33 @@ MAX_SOURCE_BYTES: Final = 4 * 1024 * 1024
 _TOKEN = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|;', re.DOTALL)
 _COMMENT = re.compile(r"//[^\n]*")
 _CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
-_ANNOTATIONS = ("reason", "outcome")
+_ANNOTATIONS = ("reason", "outcome", "lifts", "shadow", "owner")
+_LIFTED = "labels"
 _RESERVED = "policy."
+SOFTENED: Final = ("ask", "degrade", "redact")
+"""What a forbid may do instead of denying, the strictest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One policy. ``id`` is ``source#number``, ``place`` is ``source:line``; ``asks`` only on a forbid that a
-    person may lift.
+    """One policy. ``id`` is ``source#number``, ``place`` is ``source:line``; ``softened`` only on a forbid that does not deny but
+    asks a person, degrades or redacts, ``lifts`` only on a permit that holds although untrusted content decided; one in ``shadow``
+    is asked, and never obeyed.
     """
 
     id: str
     place: str
     node: pst.Template
     code: str | None
-    asks: bool
+    softened: str | None
+    lifts: bool = False
+    shadow: bool = False
+    owner: str = ""
+
+    @property
+    def asks(self) -> bool:
+        """Whether it is a forbid that does something milder than to deny."""
+        return self.softened is not None
 
     @property
     def forbids(self) -> bool:
@@ -84,6 +96,27 @@ def read_policies(sources: Mapping[str, str]) -> tuple[list[Policy], list[Proble
     if not problems and all(policy.forbids for policy in policies):
         problems.append(Problem("", "no policy permits anything; add for example `permit(principal, action, resource);`"))
     return policies, problems
+
+
+def within(text: str, *, tenant: str | None = None, route: str | None = None, shadow: bool = False) -> str:
+    """The same policies, each only for this tenant and this route, or in shadow. Lines stay where they are.
+
+    >>> within("permit(principal, action, resource);", tenant="acme")
+    'permit(principal, action, resource) when { principal.tenant == "acme" };'
+    """
+    said = [f'principal.{name} == "{value}"' for name, value in (("tenant", tenant), ("route", route)) if value is not None]
+    condition = f" when {{ {' && '.join(said)} }}" if said else ""
+    pieces, start = [], 0
+    for end in [found.start() for found in _TOKEN.finditer(text) if found[0] == ";"]:
+        statement = text[start:end]
+        bare = _COMMENT.sub(lambda found: " " * len(found[0]), statement)
+        begin = len(bare) - len(bare.lstrip())
+        mark = '@shadow("set") ' if shadow and "@shadow" not in bare else ""
+        # After a comment at its end the condition would be part of the comment.
+        kept = statement[: len(bare.rstrip())]
+        pieces.append(statement[:begin] + mark + kept[begin:] + condition + statement[len(kept) :] + ";")
+        start = end + 1
+    return "".join(pieces) + text[start:]
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
@@ -136,8 +169,20 @@ def _annotated(id_: str, place: str, node: pst.Template, problems: list[Problem]
         say = f'@reason("{code}") is not a code of your own; write lower-case words, best with dots, such as refund.too_large'
         problems.append(Problem(place, say))
     outcome = notes.get("outcome")
-    if outcome not in (None, "ask", "deny"):
-        problems.append(Problem(place, f'@outcome("{outcome}") is unknown; it is "ask" or "deny"'))
+    if outcome not in (None, "deny", *SOFTENED):
+        problems.append(Problem(place, f'@outcome("{outcome}") is unknown; it is "ask", "degrade", "redact" or "deny"'))
     if outcome is not None and node.effect == "permit":
         problems.append(Problem(place, "@outcome belongs on a forbid; a permit always allows"))
-    return Policy(id_, place, replace(node, id=id_), code, asks=outcome == "ask" and node.effect == "forbid")
+    lifts = notes.get("lifts")
+    if lifts is not None and (lifts != _LIFTED or node.effect != "permit"):
+        problems.append(Problem(place, f'@lifts("{lifts}") means nothing here; on a permit, it is @lifts("{_LIFTED}")'))
+    return Policy(
+        id_,
+        place,
+        replace(node, id=id_),
+        code,
+        softened=outcome if outcome in SOFTENED and node.effect == "forbid" else None,
+        lifts=lifts is not None,
+        shadow="shadow" in notes,
+        owner=notes.get("owner") or "",
+    )

@@ -31,11 +31,20 @@ class PolicyRequest(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """``allow``, ``deny`` or ``ask``; the reason codes of the policies that decided; the version of the set that was asked."""
+    """``allow``, ``deny``, ``ask``, ``degrade`` (only with a lesser model) or ``redact`` (the model does not see the result); the reason
+    codes of the policies that decided; the version of the set that was asked.
 
-    outcome: Literal["allow", "deny", "ask"]
+    ``redact``: the result is withheld as well, if a person lifts an *ask*. ``lifts``: a permit that applies says that it holds although
+    untrusted content decided about the action. ``shadow`` is what the policies in shadow would have said, where that differs: an outcome
+    and its codes.
+    """
+
+    outcome: Literal["allow", "deny", "ask", "degrade", "redact"]
     reasons: tuple[str, ...]
     version: str
+    lifts: bool = False
+    redact: bool = False
+    shadow: tuple[str, ...] = ()
 
 
 class PolicyEngine(Protocol):

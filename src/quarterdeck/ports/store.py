@@ -13,8 +13,23 @@ from typing import Protocol
 
 import msgspec
 
+from quarterdeck.core.audit import AuditRow
 from quarterdeck.core.commit import InboxRow, Op, Outcome
+from quarterdeck.core.errors import UsageError
 from quarterdeck.core.identity import Grant
+
+MAX_PAGE = 1_001
+"""The most rows of one list: a thousand, and the one that tells that there are more."""
+
+
+def page_size(limit: int) -> int:
+    """How many rows a list gives that is asked for so many."""
+    return max(1, min(limit, MAX_PAGE))
+
+
+def unknown_place(kind: str, name: str) -> UsageError:
+    """The answer to a list that is to go on after something that is not there."""
+    return UsageError("cursor.unknown", f"no {kind} {name!r} to continue after; start from the first page")
 
 
 class StoredEvent(msgspec.Struct, frozen=True, gc=False):
@@ -59,6 +74,30 @@ class RunPosition(msgspec.Struct, frozen=True, gc=False):
     seq: int
     status: str
     worker: str | None
+
+
+class WorkerRow(msgspec.Struct, frozen=True):
+    """One runtime that may hold runs. ``about`` is what it said of itself, as JSON; ``held`` how many runs it holds now.
+
+    Not ``alive``: its lease has ended, and whoever claims next releases what it holds.
+    """
+
+    owner: str
+    alive: bool
+    held: int
+    about: bytes
+    beat_at_us: int | None = None
+    lease_until_us: int | None = None
+
+
+class LetterRow(msgspec.Struct, frozen=True):
+    """What became of one dead letter: ``requeued`` or ``dropped``, by whom and why."""
+
+    run_id: str
+    how: str
+    by: str
+    why: str
+    at_us: int
 
 
 class ApprovalRow(msgspec.Struct, frozen=True):
@@ -113,6 +152,36 @@ class KeyRow(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class PostRow(msgspec.Struct, frozen=True):
+    """One message of the outbox. ``code`` says how its newest attempt failed, ``decided_by`` who requeued or dropped it."""
+
+    number: int
+    message: str
+    run_id: str
+    tenant: str
+    topic: str
+    key: str
+    status: str
+    attempts: int
+    code: str
+    at_us: int
+    decided_by: str
+    reason: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+class ErasureRow(msgspec.Struct, frozen=True):
+    """One run whose contents were destroyed, for whom, by whom and why."""
+
+    run_id: str
+    tenant: str
+    actor: str
+    by: str
+    reason: str
+    at_us: int
+
+
 class Journal(Protocol):
     """The write side. One instance per runtime; operations of one tick are committed as one group."""
 
@@ -134,12 +203,73 @@ class Journal(Protocol):
         """Call ``callback`` on the event loop whenever something may have become ready or an inbox may have filled. Sloppy."""
         ...
 
+    def introduce(self, about: bytes, programs: Collection[str] | None) -> None:
+        """Say who this runtime is, as JSON, and which code it has (``None``: any); shown to others with the next heartbeat, where
+        there are others. Again whenever it changes.
+        """
+        ...
+
     async def close(self) -> None:
         """Apply what was submitted, then stop. Calling it twice is harmless."""
         ...
 
 
-class Insights(Protocol):
+class AuditLog(Protocol):
+    """The read side of what operators did."""
+
+    def audit(self, after: int = 0, limit: int = 1_000) -> Sequence[AuditRow]:
+        """The rows of the audit log with a number greater than ``after``, in order."""
+        ...
+
+
+class Posts(Protocol):
+    """The part of the read side that is about messages, and about what was erased."""
+
+    def post(self, message: str) -> PostRow | None:
+        """One message of the outbox, or ``None``."""
+        ...
+
+    def posts(
+        self,
+        *,
+        status: str | None = None,
+        topic: str | None = None,
+        run_id: str | None = None,
+        tenants: Collection[str] | None = None,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> Sequence[PostRow]:
+        """Messages of the outbox, newest first; ``before`` is the message that the previous page ended with."""
+        ...
+
+    def posts_due(self, now_us: int) -> bool:
+        """Whether taking messages now would find any."""
+        ...
+
+    def erasures(self, limit: int = 1_000) -> Sequence[ErasureRow]:
+        """What was erased, newest first."""
+        ...
+
+
+class Fleet(Protocol):
+    """The read side, of who works here and what nobody could do."""
+
+    def dead_letters(
+        self, *, tenants: Collection[str] | None = None, route: str | None = None, before: str | None = None, limit: int = 50
+    ) -> Sequence[RunRow]:
+        """Runs that could not be done and that nobody has requeued or dropped: failed, and blocked. The newest first."""
+        ...
+
+    def letter(self, run_id: str) -> LetterRow | None:
+        """What became of a run that was a dead letter, or ``None``."""
+        ...
+
+    def workers(self) -> Sequence[WorkerRow]:
+        """Every runtime that may hold runs here, the oldest first."""
+        ...
+
+
+class Insights(AuditLog, Posts, Fleet, Protocol):
     """The read side: short reads, on the calling thread, of what is committed."""
 
     def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> Sequence[StoredEvent]:
@@ -160,6 +290,7 @@ class Insights(Protocol):
         status: str | None = None,
         route: str | None = None,
         tenants: Collection[str] | None = None,
+        actor: str | None = None,
         correlation: str | None = None,
         before: str | None = None,
         limit: int = 50,
@@ -202,8 +333,8 @@ class Insights(Protocol):
         """The facts that decisions are judged by."""
         ...
 
-    def due(self, now_us: int) -> bool:
-        """Whether a claim now would find anything: a run that is ready, or one whose wake time has come."""
+    def due(self, now_us: int, programs: tuple[str, ...] | None = None) -> bool:
+        """Whether a claim with these programs would find anything: a run that is ready, or one whose wake time has come."""
         ...
 
     def key(self, prefix: str) -> KeyRow | None:

@@ -6,19 +6,69 @@ the intent is durable, and the idempotency key is stable across attempts, restar
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from quarterdeck.core.commit import Scalar, Statement
+from quarterdeck.core.errors import UsageError
 from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.vocabulary import ReceiptStatus
+
+
+class Secret(Protocol):
+    """A handle on one secret, for the duration of one call."""
+
+    def reveal(self) -> str:
+        """The value, read at this moment."""
+        ...
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """A message that a tool wants to leave: its topic, its key, its body as bytes, headers for who gets it."""
+
+    topic: str
+    key: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Transaction:
+    """What a transactional tool asks for while it is performed; committed with its receipt, or not at all."""
+
+    __slots__ = ("_topics", "posts", "writes")
+
+    def __init__(self, topics: Collection[str] = ()) -> None:
+        self._topics = topics
+        self.writes: list[Statement] = []
+        self.posts: list[Publication] = []
+
+    def fresh(self) -> Transaction:
+        """An empty one, for one attempt."""
+        return Transaction(self._topics)
+
+    def adopt(self, attempt: Transaction) -> None:
+        """The attempt has succeeded: what it asked for counts, and nothing else."""
+        self.writes, self.posts = attempt.writes, attempt.posts
+
+    def publish(self, post: Publication) -> None:
+        """Ask for a message; raises :class:`UsageError` (``outbox.topic_unknown``) for a topic that nobody delivers."""
+        if post.topic not in self._topics:
+            there_are = ", ".join(sorted(self._topics)) or "none"
+            raise UsageError(
+                "outbox.topic_unknown",
+                f"no topic is called {post.topic[:80]!r}; declare it with deck.outbox; there are: {there_are}",
+            )
+        self.posts.append(post)
 
 
 class ToolContext(msgspec.Struct, frozen=True, gc=False):
     """What a tool is told about the step it performs. ``idempotency_key`` is the same for every attempt of the same step.
 
     ``actor`` is the person on whose behalf the run acts; ``service`` the agent's own identity, under which the tool should act: the
-    runtime never holds a person's credentials.
+    runtime never holds a person's credentials. ``secrets`` are those that the tool's manifest names. A tool that takes long, and declares
+    ``heartbeat_timeout``, calls :meth:`heartbeat`.
     """
 
     run_id: str
@@ -27,6 +77,40 @@ class ToolContext(msgspec.Struct, frozen=True, gc=False):
     actor: str
     idempotency_key: str
     service: str = ""
+    secrets: Mapping[str, Secret] = {}
+    transaction: Transaction | None = None
+    beat: Callable[[], None] | None = None
+
+    def heartbeat(self) -> None:
+        """Give a sign of life. A tool that has declared ``heartbeat_timeout`` and gives none for so long is abandoned.
+
+        From any thread; for a tool that has declared none it does nothing.
+        """
+        if self.beat is not None:
+            self.beat()
+
+    def execute(self, sql: str, *values: Scalar, rows: int | None = None) -> None:
+        """Ask for a statement on your own tables in the store's database, in one transaction with this call's receipt.
+
+        Parameters are ``$1``, ``$2`` …; with ``rows``, the call fails (``tool.statement``) unless it changes exactly so many. Nothing is
+        executed before the tool has returned. Only for tools that are declared ``transactional`` (else ``tool.not_transactional``).
+        """
+        self._open().writes.append(Statement(sql, values, rows))
+
+    def publish(self, topic: str, body: object, *, key: str = "", headers: tuple[tuple[str, str], ...] = ()) -> None:
+        """Ask for a message to leave once this call's receipt is durable: JSON, or bytes as they are.
+
+        Messages with one ``key`` leave in order; without one, those of one run do.
+        """
+        encoded = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        self._open().publish(Publication(topic, key, encoded, headers))
+
+    def _open(self) -> Transaction:
+        if self.transaction is None:
+            raise UsageError(
+                "tool.not_transactional", "declare the tool with transactional=True, so that this commits with its receipt"
+            )
+        return self.transaction
 
 
 class ToolFailure(Exception):
@@ -49,6 +133,15 @@ class Finding(msgspec.Struct, frozen=True):
 
     status: ReceiptStatus
     result: object = None
+
+
+@runtime_checkable
+class Exclusive(Protocol):
+    """A tool whose spec says ``exclusive``."""
+
+    def exclusive_key(self, arguments: bytes) -> str:
+        """The key of what a call with these canonical arguments works on."""
+        ...
 
 
 class Tool(Protocol):

@@ -10,20 +10,21 @@ Not thread-safe: one dependency belongs to one event loop, and all runs of the p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from math import inf
 from typing import TypeVar
 
 import msgspec
 
-from quarterdeck.core.breaker import Breaker, BreakerState, BreakerView, CallOutcome, Rejection
+from quarterdeck.core.breaker import Breaker, BreakerPolicy, BreakerState, BreakerView, CallOutcome, Rejection
 from quarterdeck.core.breaker import Permit as BreakerPermit
 from quarterdeck.core.dependency import DependencyMetrics, DependencyPolicy, Figures, Refusal
 from quarterdeck.core.errors import Refused, Unavailable, UsageError
 from quarterdeck.core.limits import TokenBucket
-from quarterdeck.core.retry import BLAMELESS, ErrorClass, Failure, RetryBudget, is_transient, next_delay_s
+from quarterdeck.core.overrides import Override, changed
+from quarterdeck.core.retry import BLAMELESS, ErrorClass, Failure, RetryBudget, RetryPolicy, is_transient, next_delay_s
 from quarterdeck.ports.clock import Clock, Entropy
-from quarterdeck.resilience.eager import TimedOut, within
+from quarterdeck.resilience.eager import CutOff, Reins, TimedOut, within
 from quarterdeck.resilience.failures import (
     CallFailed,
     GaveUp,
@@ -69,6 +70,8 @@ class DependencyView(msgspec.Struct, frozen=True):
     breaker: BreakerView
     retry_tokens: float
     hint: str
+    policy: DependencyPolicy
+    override: Override | None = None
 
 
 class Dependency:
@@ -83,18 +86,20 @@ class Dependency:
         "_rate",
         "_slots",
         "_watches_slow",
+        "declared",
         "name",
+        "override",
         "policy",
     )
 
     def __init__(self, name: str, policy: DependencyPolicy, clock: Clock, entropy: Entropy) -> None:
         self.name = name
-        self.policy = policy
+        self.policy = self.declared = policy
+        self.override: Override | None = None
         self._clock = clock
         self._entropy = entropy
         now_s = clock.boottime_s()
-        patience_s = max(policy.breaker.probe_lost_after_s, 2.0 * policy.timeout_s)  # a slow probe is not a lost one
-        self._breaker = Breaker(msgspec.structs.replace(policy.breaker, probe_lost_after_s=patience_s))
+        self._breaker = Breaker(_patient(policy))
         self._budget = RetryBudget(policy.retry_budget, now_s)
         self._rate = None if policy.rate is None else TokenBucket(policy.rate, now_s)
         self._slots = Slots(policy.concurrency)
@@ -192,6 +197,7 @@ class Dependency:
         deadline_s: float = inf,
         before_attempt: Callable[[], None] | None = None,
         permit: Permit | None = None,
+        reins: Reins | None = None,
     ) -> tuple[T, int]:
         """Make one call under the whole policy: the result and how many attempts it took.
 
@@ -200,27 +206,31 @@ class Dependency:
         ``Clock.boottime_s``). ``may_retry``: repeating is harmless; without it only attempts that are known not to have
         started are repeated. ``before_attempt`` runs before each attempt and stops the call by raising (revocations).
         ``permit`` was acquired earlier and is settled here in any case. ``classify`` sorts errors of the attempt; it
-        may raise to let one through as it is.
+        may raise to let one through as it is. ``reins`` can end an attempt that waits; the call is over then.
 
-        Raises :class:`CallFailed` from the last error, or the refusals of :meth:`acquire` where nothing was attempted.
+        Raises :class:`CallFailed` from the last error, :class:`CutOff` where the reins were used, or the refusals of :meth:`acquire`
+        where nothing was attempted.
         """
         if permit is None:
             permit = self.try_acquire() or await self.acquire(deadline_s)
         after: ErrorClass | None = None
+        policy = self.policy
         try:
             while True:
                 if before_attempt is not None:
                     before_attempt()
-                timeout_s = self._attempt_limit_s(permit, deadline_s)
+                timeout_s = self._attempt_limit_s(policy, permit, deadline_s)
                 permit.attempts += 1
                 self._metrics.attempted(permit.attempts, after)
                 started_s = self._clock.monotonic_s()
                 try:
-                    result = await within(attempt(permit.attempts, timeout_s), timeout_s)
+                    result = await within(attempt(permit.attempts, timeout_s), timeout_s, reins)
                 except Exception as error:  # the one broad except of the attempts
                     self._metrics.served(self._clock.monotonic_s() - started_s)
+                    if isinstance(error, CutOff):
+                        raise
                     failure = _TIMED_OUT if isinstance(error, TimedOut) else classify(error)
-                    gave_up = await self._back_off(permit, failure, deadline_s, may_retry)
+                    gave_up = await self._back_off(policy, permit, failure, deadline_s, may_retry)
                     if gave_up is not None:
                         blameless = failure.error_class in BLAMELESS
                         outcome = CallOutcome.IGNORED if blameless else CallOutcome.FAILURE
@@ -233,6 +243,26 @@ class Dependency:
         finally:
             if not permit.settled:
                 self.release(permit)
+
+    def put(self, override: Override | None) -> None:
+        """Another policy from now on, or the declared one again. Calls under way finish under what they began with; breaker, counts and
+        tokens stay.
+        """
+        if override == self.override:
+            return
+        policy = self.declared if override is None else changed(self.declared, override.change)
+        was_isolated = self.override is not None and self.override.change.isolated
+        if policy.rate != self.policy.rate:
+            self._rate = None if policy.rate is None else TokenBucket(policy.rate, self._clock.boottime_s())
+        if policy.retry_budget != self.policy.retry_budget:
+            self._budget = RetryBudget(policy.retry_budget, self._clock.boottime_s())
+        self.policy, self.override = policy, override
+        self._breaker.adopt(_patient(policy))
+        self._slots.resize(policy.concurrency)
+        if override is not None and override.change.isolated:
+            self.isolate()
+        elif was_isolated:
+            self.reset()
 
     def isolate(self) -> None:
         """A person closes this dependency; everyone who waits for it is sent away."""
@@ -253,20 +283,28 @@ class Dependency:
         now_s = self._clock.boottime_s()
         figures = self._metrics.view(self._slots.in_flight, self._slots.queued)
         return DependencyView(
-            self.name, figures, self._breaker.view(now_s), self._budget.tokens(now_s), figures.hint(self.policy)
+            self.name,
+            figures,
+            self._breaker.view(now_s),
+            self._budget.tokens(now_s),
+            figures.hint(self.policy),
+            self.policy,
+            self.override,
         )
 
-    def _attempt_limit_s(self, permit: Permit, deadline_s: float) -> float:
+    def _attempt_limit_s(self, policy: DependencyPolicy, permit: Permit, deadline_s: float) -> float:
         if deadline_s == inf:
-            return self.policy.timeout_s
+            return policy.timeout_s
         left_s = deadline_s - self._clock.boottime_s()
         if left_s <= 0.0 and not permit.attempts:
             raise deadline_refusal(self.name)
-        return min(self.policy.timeout_s, max(0.0, left_s))
+        return min(policy.timeout_s, max(0.0, left_s))
 
-    async def _back_off(self, permit: Permit, failure: Failure, deadline_s: float, may_retry: bool) -> GaveUp | None:
+    async def _back_off(
+        self, policy: DependencyPolicy, permit: Permit, failure: Failure, deadline_s: float, may_retry: bool
+    ) -> GaveUp | None:
         """Wait for the next attempt without a slot, then take one again; or say why there is none."""
-        planned = self._plan_retry(permit, failure, deadline_s, may_retry)
+        planned = self._plan_retry(policy.retry, permit, failure, deadline_s, may_retry)
         if isinstance(planned, GaveUp):
             return planned
         permit.holds_slot = False
@@ -283,8 +321,9 @@ class Dependency:
         permit.holds_slot = True
         return None if self._breaker.current(permit.call) else GaveUp.BREAKER
 
-    def _plan_retry(self, permit: Permit, failure: Failure, deadline_s: float, may_retry: bool) -> float | GaveUp:
-        policy = self.policy.retry
+    def _plan_retry(
+        self, policy: RetryPolicy, permit: Permit, failure: Failure, deadline_s: float, may_retry: bool
+    ) -> float | GaveUp:
         if not is_transient(policy, failure.error_class):
             return GaveUp.PERMANENT
         if failure.started and not may_retry:
@@ -353,6 +392,11 @@ class Dependency:
         return min(60.0, max(0.1, pace_s * (self._slots.queued + 1) / self.policy.concurrency.slots))
 
 
+def _patient(policy: DependencyPolicy) -> BreakerPolicy:
+    patience_s = max(policy.breaker.probe_lost_after_s, 2.0 * policy.timeout_s)  # a slow probe is not a lost one
+    return msgspec.structs.replace(policy.breaker, probe_lost_after_s=patience_s)
+
+
 class Dependencies:
     """All dependencies of the process by name, so that every run and every operator sees the same breakers."""
 
@@ -370,7 +414,7 @@ class Dependencies:
         known = self._by_name.get(name)
         if known is None:
             known = self._by_name[name] = Dependency(name, policy, self._clock, self._entropy)
-        elif known.policy != policy:
+        elif known.declared != policy:
             raise UsageError("dependency.redeclared", f"{name} has another policy already; declare a dependency once")
         return known
 
@@ -380,6 +424,15 @@ class Dependencies:
         if known is None:
             raise UsageError("dependency.unknown", f"no dependency is called {name!r}; declare it first")
         return known
+
+    def put(self, overrides: Mapping[str, Override]) -> None:
+        """These overrides are in force from now on, and no others; those of dependencies that are not declared here mean nothing."""
+        for name, dependency in self._by_name.items():
+            dependency.put(overrides.get(name))
+
+    def ends_by(self, now_us: int) -> bool:
+        """Whether some override has come to its end."""
+        return any(one.override is not None and one.override.until_us <= now_us for one in self._by_name.values())
 
     def views(self) -> tuple[DependencyView, ...]:
         """All of them, by name."""

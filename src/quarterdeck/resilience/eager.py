@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -26,6 +26,45 @@ class TimedOut(TimeoutError):
     def __init__(self, timeout_s: float) -> None:
         super().__init__(f"no answer within {timeout_s:g} s")
         self.timeout_s = timeout_s
+
+
+class CutOff(Exception):
+    """An attempt was ended from outside while it waited: whoever asked for it has other plans. ``code`` says why."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Reins:
+    """What can end an attempt that waits. ``taken`` and ``dropped`` are called when it begins to wait and when it is over; an attempt
+    that never waits costs nothing.
+    """
+
+    __slots__ = ("_dropped", "_limit", "_taken", "code")
+
+    def __init__(self, taken: Callable[[Reins], None], dropped: Callable[[Reins], None]) -> None:
+        self._taken = taken
+        self._dropped = dropped
+        self._limit: asyncio.Timeout | None = None
+        self.code = ""
+
+    def take(self, limit: asyncio.Timeout) -> None:
+        """The attempt waits, within this limit."""
+        self._limit = limit
+        self.code = ""
+        self._taken(self)
+
+    def drop(self) -> None:
+        """The attempt is over."""
+        self._limit = None
+        self._dropped(self)
+
+    def cut(self, code: str) -> None:
+        """End the attempt: it raises :class:`CutOff` with this code, unless it ends by itself first. A second time changes nothing."""
+        if self._limit is not None and not self.code:
+            self.code = code
+            self._limit.reschedule(asyncio.get_running_loop().time())
 
 
 class Continuation(Generator[object, object, T]):
@@ -67,13 +106,13 @@ class Continuation(Generator[object, object, T]):
         self._coro.close()
 
 
-async def within(coro: Coroutine[object, object, T], timeout_s: float) -> T:
+async def within(coro: Coroutine[object, object, T], timeout_s: float, reins: Reins | None = None) -> T:
     """The result of ``coro``, or :class:`TimedOut` after ``timeout_s`` (infinity: never). Call it only inside a task.
 
     Whatever else the coroutine raises passes unchanged, unless its time had run out before: code that turns the
     cancellation of a time-out into an error of its own is still a time-out, with that error as the cause. A result that
     arrives although the time ran out (the coroutine swallowed the cancellation) is a result. A cancellation from
-    outside stays one.
+    outside stays one. ``reins`` can end it before: then it raises :class:`CutOff`.
     """
     loop = asyncio.get_running_loop()
     started_s = loop.time()
@@ -86,11 +125,17 @@ async def within(coro: Coroutine[object, object, T], timeout_s: float) -> T:
     limit = asyncio.timeout_at(started_s + timeout_s if timeout_s != float("inf") else None)
     try:
         async with limit:
+            if reins is not None:
+                reins.take(limit)
             result = await Continuation(coro, waits_for)
             arrived = True
     finally:
+        if reins is not None:
+            reins.drop()
         if not arrived and limit.expired():
             error = sys.exception()
             if isinstance(error, Exception):
+                if reins is not None and reins.code:
+                    raise CutOff(reins.code) from error
                 raise TimedOut(timeout_s) from error
     return result

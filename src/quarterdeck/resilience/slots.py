@@ -75,6 +75,12 @@ class Slots:
             self._given.add(ticket)
             self._tell(ticket, Entry.ENTERED)
 
+    def resize(self, policy: BulkheadPolicy) -> None:
+        """Another policy from now on; who waits for a slot that there is now has it."""
+        for ticket in self._bulkhead.resize(policy):
+            self._given.add(ticket)
+            self._tell(ticket, Entry.ENTERED)
+
     def send_away(self) -> None:
         """End all waiting, as when the breaker opens: standing in line for what is closed helps nobody."""
         for ticket in list(self._waiters):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import assert_never
 
 import msgspec
 from starlette.responses import Response
 
+from quarterdeck.app import shown
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.identity import Action
 from quarterdeck.ports.store import ApprovalRow
-from quarterdeck.server import bodies
+from quarterdeck.server import bodies, queries
 from quarterdeck.server.exchange import Exchange, answer
 from quarterdeck.server.reading import shaped, single
 from quarterdeck.server.runs import sealed, unknown_cursor, unsealed
@@ -20,23 +22,21 @@ _ETAG = re.compile(r'"([\x21\x23-\x7e]+)"\Z')
 
 async def listing(exchange: Exchange) -> Response:
     """A page of approvals."""
-    query = exchange.asked(bodies.ApprovalsQuery)
+    query = exchange.asked(queries.ApprovalsQuery)
     tenants = exchange.tenants(query.tenant)
     after = None if query.cursor is None else _opened(query.cursor, exchange, tenants)
     status = None if query.status == "all" else query.status
     rows = exchange.runtime.insights.approvals(status=status, tenants=tenants, after=after, limit=query.limit + 1)
-    shown = rows[: query.limit]
-    following = sealed(shown[-1].approval) if len(rows) > query.limit else None
-    return answer(bodies.Approvals(approvals=tuple(_summary(row) for row in shown), next=following))
+    page = rows[: query.limit]
+    following = sealed(page[-1].approval) if len(rows) > query.limit else None
+    return answer(bodies.Approvals(approvals=tuple(_summary(row) for row in page), next=following))
 
 
 async def show(exchange: Exchange) -> Response:
     """One approval, with what would be executed for who may read contents or decide it; its digest is the ``ETag``."""
     row = exchange.approval(exchange.names["approval"])
     sees = any(exchange.principal.may(action, row.tenant) for action in (Action.CONTENT_READ, Action.APPROVALS_DECIDE))
-    text = row.shown.decode() if sees and row.shown else None
-    shown = None if text is None else msgspec.json.decode(text)
-    body = bodies.ApprovalDetail(**msgspec.structs.asdict(_summary(row)), shown=shown, shown_text=text)
+    body = msgspec.convert(shown.approval_in_full(row, content=sees), bodies.ApprovalDetail)
     return answer(body, headers={"etag": f'"{row.digest}"'})
 
 
@@ -52,13 +52,17 @@ async def decide(exchange: Exchange) -> Response:
         raise UsageError("http.header", 'If-Match holds exactly one digest, in quotation marks; "*" and lists are refused')
     if said.decision == "reject" and not said.reason.strip():
         raise UsageError("reason.missing", "a rejection needs a reason; say why")
-    await exchange.runtime.decide(
-        row.approval,
-        approve=said.decision == "approve",
-        by=exchange.principal.subject,
-        reason=said.reason,
-        digest=match[1],
-    )
+    runtime, by = exchange.runtime, exchange.principal.subject
+    match said.decision:
+        case "edit":
+            await runtime.edit(row.approval, said.arguments, by=by, reason=said.reason, digest=match[1])
+        case "respond":
+            await runtime.respond(row.approval, said.text, by=by, digest=match[1])
+        case "approve" | "reject":
+            approve = said.decision == "approve"
+            await runtime.decide(row.approval, approve=approve, by=by, reason=said.reason, digest=match[1])
+        case _:
+            assert_never(said.decision)
     return answer(_summary(exchange.approval(row.approval)))
 
 
@@ -71,17 +75,4 @@ def _opened(cursor: str, exchange: Exchange, tenants: frozenset[str] | None) -> 
 
 
 def _summary(row: ApprovalRow) -> bodies.Approval:
-    return bodies.Approval(
-        approval=row.approval,
-        run_id=row.run_id,
-        tenant=row.tenant,
-        call=row.call,
-        tool=row.tool,
-        digest=row.digest,
-        requested_by=row.requested_by,
-        expires_at_us=row.expires_at_us,
-        status=row.status,
-        decided_by=row.decided_by,
-        reason=row.reason,
-        consumed=row.consumed,
-    )
+    return msgspec.convert(shown.approval(row), bodies.Approval)

@@ -9,9 +9,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from quarterdeck.core.vocabulary import Autonomy, Mode, Risk, Status
-
-Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000, description="The most rows of this page.")]
+from quarterdeck.app.oversight import Doubt
+from quarterdeck.core.contract import EnvelopeBudget
+from quarterdeck.core.identity import Grant
+from quarterdeck.core.labels import Labels
+from quarterdeck.core.overrides import Change
+from quarterdeck.core.vocabulary import AdmissionAnswer, Autonomy, CancelMode, Mode, OnBudget, Risk, Status
 
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,7 +55,11 @@ class Output(_Shown, frozen=True, kw_only=True):
 
 
 class RunDetail(Run, frozen=True, kw_only=True):
-    """One run in full. ``result`` is there once it has ended, for whoever may read contents."""
+    """One run in full. ``result`` is there once it has ended, for whoever may read contents.
+
+    ``admission`` is how it was admitted, with its code: it could ``start``, had to ``wait``, or was sent ``elsewhere`` than the
+    ``requested_route``.
+    """
 
     mode: Mode
     autonomy: Autonomy
@@ -60,6 +67,9 @@ class RunDetail(Run, frozen=True, kw_only=True):
     limits: dict[str, object]
     versions: dict[str, object]
     deadline_at_us: int | None
+    requested_route: str
+    admission: AdmissionAnswer
+    admission_code: str
     turn: int
     effects: dict[str, int]
     spent: dict[str, int]
@@ -76,18 +86,108 @@ class Runs(_Shown, frozen=True, kw_only=True):
     next: str | None
 
 
-class Cancel(_Strict, frozen=True, kw_only=True):
-    """Why a run is stopped; kept in its journal."""
+class Because(_Strict, frozen=True, kw_only=True):
+    """Why; recorded, with who asked."""
 
     reason: str = ""
 
 
+class Cancel(_Strict, frozen=True, kw_only=True):
+    """Why a run is stopped; kept in its journal. ``mode`` says what becomes of what is under way."""
+
+    reason: str = ""
+    mode: CancelMode = CancelMode.COMPENSATE
+
+
+class Interrupt(_Strict, frozen=True, kw_only=True):
+    """What a run is told, before whatever it was about to do. The same ``token`` again is the same interrupt."""
+
+    payload: object = None
+    token: str | None = None
+
+
+class Escalate(_Strict, frozen=True, kw_only=True):
+    """Why a run becomes the concern of its route's next owner."""
+
+    reason: str = ""
+
+
+class Escalated(_Shown, frozen=True, kw_only=True):
+    """Whose concern the run is now."""
+
+    run_id: str
+    owner: str
+
+
+class RaiseBudget(_Strict, frozen=True, kw_only=True):
+    """Limits of one run that are other ones from now on; those that are not named stay. The same ``token`` again is the same order."""
+
+    budget: EnvelopeBudget
+    reason: str = ""
+    token: str | None = None
+
+
+class ForkRequest(_Strict, frozen=True, kw_only=True):
+    """Where a fork goes on: the step that is done anew, or, with ``edited``, has this ``result``; perhaps on another ``route``."""
+
+    step: str
+    edited: bool = False
+    result: object = None
+    route: str | None = None
+
+
+class DifferenceBody(_Shown, frozen=True, kw_only=True):
+    """One thing that would be otherwise now: what is recorded at ``seq``, and what would happen."""
+
+    seq: int
+    kind: Literal["step", "ruling", "end"]
+    call: str
+    recorded: str
+    now: str
+
+
+class ReplayBody(_Shown, frozen=True, kw_only=True):
+    """What an offline replay found: steps executed again, decisions judged again, and the differences."""
+
+    run_id: str
+    same: bool
+    steps: int
+    decisions: int
+    differences: tuple[DifferenceBody, ...]
+
+
+class Signal(_Strict, frozen=True, kw_only=True):
+    """A message to a run, by name."""
+
+    name: str
+    payload: object = None
+
+
+class Resume(_Strict, frozen=True, kw_only=True):
+    """Why a run goes on; ``done``: what it was stuck with was done, or undone, by hand."""
+
+    reason: str = ""
+    done: bool = False
+
+
 class Resolve(_Strict, frozen=True, kw_only=True):
-    """How an unknown effect ended, after a person has looked: whether it was done, and with what result."""
+    """How an unknown effect ended, after a person has looked: whether it was done, and with what result. With ``retry`` it was not, and is
+    proposed once more.
+    """
 
     call: str
     done: bool
     result: object = None
+    retry: bool = False
+    reason: str = ""
+
+
+class Mark(_Strict, frozen=True, kw_only=True):
+    """A judgement of one decision: that it was ``wrong``, or, to take that back, that it was not; and why."""
+
+    call: str
+    reason: str
+    wrong: bool = True
 
 
 class Approval(_Shown, frozen=True, kw_only=True):
@@ -122,10 +222,12 @@ class Approvals(_Shown, frozen=True, kw_only=True):
 
 
 class Decide(_Strict, frozen=True, kw_only=True):
-    """A person's answer. A rejection needs a reason."""
+    """A person's answer. A rejection needs a reason; ``edit`` needs ``arguments``, which are a new proposal; ``respond`` a ``text``."""
 
-    decision: Literal["approve", "reject"]
+    decision: Literal["approve", "reject", "edit", "respond"]
     reason: str = ""
+    arguments: dict[str, object] | None = None
+    text: str = ""
 
 
 class ToolBody(_Shown, frozen=True, kw_only=True):
@@ -156,7 +258,7 @@ class Tools(_Shown, frozen=True, kw_only=True):
 
 
 class RouteBody(_Shown, frozen=True, kw_only=True):
-    """One row of the route table, with what its agent says where it is silent."""
+    """One row of the route table, as it is in effect: what admission would give a run."""
 
     intent: str
     agent: str
@@ -171,6 +273,19 @@ class RouteBody(_Shown, frozen=True, kw_only=True):
     limits: dict[str, object]
     priority: str
     approval_timeout_s: int
+    paging: str
+    refusal: str
+    fallback: str | None
+    on_budget: OnBudget
+    latency_ms: int | None
+    payload: Labels | None
+    escalation: tuple[str, ...]
+    at_limit: str
+    retention_s: int
+    escalate_after_s: int | None
+    on_denial: str
+    on_expiry: str
+    quorum: int
 
 
 class Routes(_Shown, frozen=True, kw_only=True):
@@ -207,14 +322,80 @@ class Switches(_Shown, frozen=True, kw_only=True):
 
     version: int
     switches: tuple[str, ...]
+    details: tuple[SwitchBody, ...] = ()
+    proof: SwitchProof | None = None
+
+
+class SwitchBody(_Shown, frozen=True, kw_only=True):
+    """One switch that is set: its bounds (empty: everywhere), why, by whom, when, and until when it is in force."""
+
+    key: str
+    kind: str
+    name: str
+    tenant: str
+    route: str
+    reason: str
+    by: str
+    at_us: int
+    expires_at_us: int | None
+    expired: bool
+
+
+class SwitchProof(_Shown, frozen=True, kw_only=True):
+    """From ``version`` on, durable at ``at_us``, no intent commits that was judged without this change.
+
+    ``runs`` have not ended and are covered (``more``: at least); ``in_flight`` covered intents were durable before; ``ends`` is where the
+    journals of covered runs that were being driven stood: no covered intent is behind that.
+    """
+
+    switch: str
+    on: bool
+    version: int
+    at_us: int
+    expires_at_us: int | None
+    routes: tuple[str, ...] | None
+    tools: tuple[str, ...] | None
+    runs: int
+    more: bool
+    in_flight: int
+    ends: dict[str, int]
 
 
 class SetSwitch(_Strict, frozen=True, kw_only=True):
-    """Set (``on``) or clear a switch such as ``disable_tool:refund``, ``stop_route:x`` or ``freeze``; say why."""
+    """Set (``on``) or clear a switch such as ``disable_tool:refund``, ``stop_route:x``, ``drain`` or ``freeze``; say why.
+
+    ``tenant`` and ``route`` bound it; it expires after ``expires_in_s``. With ``expected_version`` it is refused if somebody has changed
+    the switches since. ``preview`` changes nothing and says what it would reach.
+    """
 
     name: str
     on: bool
     reason: str
+    tenant: str = ""
+    route: str = ""
+    expires_in_s: Annotated[int, msgspec.Meta(ge=1, le=31_536_000)] | None = None
+    expected_version: int | None = None
+    preview: bool = False
+
+
+class AuditBody(_Shown, frozen=True, kw_only=True):
+    """One row of the audit log."""
+
+    seq: int
+    action: str
+    by: str
+    target: str
+    at_us: int
+    reason: str
+    tenant: str
+    detail: object
+
+
+class AuditRows(_Shown, frozen=True, kw_only=True):
+    """A page of the audit log, the oldest first; ``next`` is what ``after`` of the following page is, ``null`` on the last."""
+
+    rows: tuple[AuditBody, ...]
+    next: int | None
 
 
 class DependencyBody(_Shown, frozen=True, kw_only=True):
@@ -233,12 +414,103 @@ class DependencyBody(_Shown, frozen=True, kw_only=True):
     queued: int
     retry_after_s: float
     hint: str
+    timeout_s: float
+    attempt_limit: int
+    slots: int
+    rate_per_s: float | None
+    retry_tokens: float
+    changed_until_us: int | None
+    changed_by: str
+
+
+class ChangeDependency(_Strict, frozen=True, kw_only=True):
+    """Change the policy of one dependency in every process, for ``for_s`` seconds; with ``end``, end a change."""
+
+    name: str
+    change: Change = Change()
+    for_s: float = 3_600.0
+    end: bool = False
+    reason: str = ""
 
 
 class DependencyList(_Shown, frozen=True, kw_only=True):
     """Every dependency by name."""
 
     dependencies: tuple[DependencyBody, ...]
+
+
+class KeyBody(_Shown, frozen=True, kw_only=True):
+    """One API key, without its text. ``status`` is ``active``, ``expired`` or ``revoked``."""
+
+    prefix: str
+    status: str
+    label: str
+    subject: str
+    grants: tuple[Grant, ...]
+    created_by: str
+    created_at_us: int
+    expires_at_us: int | None
+    revoked_at_us: int | None
+    revoked_by: str
+    reason: str
+
+
+class MadeKey(KeyBody, frozen=True, kw_only=True):
+    """A key that was just made. ``key`` is its text: nothing shows it again."""
+
+    key: str
+
+
+class Keys(_Shown, frozen=True, kw_only=True):
+    """The keys that the caller manages, the oldest first."""
+
+    keys: tuple[KeyBody, ...]
+
+
+class MakeKey(_Strict, frozen=True, kw_only=True):
+    """Whom a key stands for, what it may do where, and for how long (``null``: until it is revoked)."""
+
+    subject: str
+    grants: tuple[Grant, ...]
+    label: str = "made over HTTP"
+    lifetime_s: int | None = None
+
+
+class Worker(_Shown, frozen=True, kw_only=True):
+    """One runtime that may hold runs of this store. ``status`` is ``ready``, ``draining``, ``failed`` or, once its lease is over, ``lost``;
+    ``programs`` is the code that it has, ``null``: any."""
+
+    worker: str
+    status: str
+    held: int
+    active: int
+    max_active: int
+    version: str
+    release: str
+    host: str
+    pid: int
+    programs: tuple[str, ...] | None
+    started_at_us: int | None
+    beat_at_us: int | None
+    lease_until_us: int | None
+
+
+class Workers(_Shown, frozen=True, kw_only=True):
+    """Every worker, the oldest first."""
+
+    workers: tuple[Worker, ...]
+
+
+class Requeue(_Strict, frozen=True, kw_only=True):
+    """Why a failed run is asked for once more."""
+
+    reason: str = ""
+
+
+class Drop(_Strict, frozen=True, kw_only=True):
+    """Why a dead letter is let go."""
+
+    reason: str
 
 
 class TaskRequest(_Strict, frozen=True, kw_only=True):
@@ -274,39 +546,7 @@ class Probe(_Shown, frozen=True, kw_only=True):
     code: str = ""
 
 
-class RunsQuery(_Strict, frozen=True, kw_only=True):
-    """Which runs."""
+class Effects(_Shown, frozen=True, kw_only=True):
+    """Effects of which nobody knows whether they happened."""
 
-    status: Status | None = None
-    route: str | None = None
-    tenant: str | None = None
-    correlation_id: str | None = None
-    cursor: str | None = None
-    limit: Limit = 50
-
-
-class RunQuery(_Strict, frozen=True, kw_only=True):
-    """``content=false`` leaves contents out, ``true`` insists on them; by default they are shown to who may read them."""
-
-    content: bool | None = None
-
-
-class EventsQuery(_Strict, frozen=True, kw_only=True):
-    """From where (``after``: a sequence), whether to go on with what comes, and with which contents."""
-
-    after: str | None = None
-    follow: bool = True
-    content: bool | None = None
-
-
-class ApprovalsQuery(_Strict, frozen=True, kw_only=True):
-    """Which approvals; ``status=all`` for every one."""
-
-    status: Literal["pending", "approved", "rejected", "expired", "withdrawn", "all"] = "pending"
-    tenant: str | None = None
-    cursor: str | None = None
-    limit: Limit = 50
-
-
-class NoQuery(_Strict, frozen=True, kw_only=True):
-    """No parameters."""
+    effects: tuple[Doubt, ...]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 
 import msgspec
 from starlette.responses import Response
 
-from quarterdeck.app.budgets import overlaid
-from quarterdeck.core.controls import checked_switch
+from quarterdeck.app import shown
+from quarterdeck.app.auditing import actions
+from quarterdeck.app.oversight import doubts, oversight
+from quarterdeck.app.switching import Switched, stored
+from quarterdeck.core.controls import parsed
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.identity import EVERY_TENANT, Action
-from quarterdeck.core.specs import RouteSpec, ToolSpec
+from quarterdeck.core.specs import RouteSpec
 from quarterdeck.policy import default_policies
-from quarterdeck.resilience.dependency import DependencyView
-from quarterdeck.server import bodies
+from quarterdeck.server import bodies, queries
 from quarterdeck.server.exchange import Exchange, answer
 from quarterdeck.server.reading import shaped
 
@@ -24,27 +27,27 @@ _log = logging.getLogger(__name__)
 async def tools(exchange: Exchange) -> Response:
     """Every tool's manifest."""
     found = exchange.runtime.deck.tools
-    return answer(bodies.Tools(tools=tuple(_tool(found[name].spec) for name in sorted(found))))
+    return answer(
+        bodies.Tools(tools=tuple(msgspec.convert(shown.tool(found[name].spec), bodies.ToolBody) for name in sorted(found)))
+    )
 
 
 async def routes(exchange: Exchange) -> Response:
     """The rows of the route table that serve the caller's tenants."""
     tenants, found = exchange.tenants(), exchange.runtime.deck.routes
-    shown = [
+    serving = [
         found[name]
         for name in sorted(found)
         if tenants is None or EVERY_TENANT in found[name].tenants or not tenants.isdisjoint(found[name].tenants)
     ]
-    return answer(bodies.Routes(routes=tuple(_route(exchange, route, tenants) for route in shown)))
+    return answer(bodies.Routes(routes=tuple(_route(exchange, route, tenants) for route in serving)))
 
 
 async def budgets(exchange: Exchange) -> Response:
     """Shared accounts: a tenant's for who may read there, those that tenants share for who may read everywhere."""
     tenants = exchange.tenants()
     rows = [
-        bodies.BudgetBody(
-            account=row.account, dimension=row.dimension, limit=row.limit, committed=row.committed, reserved=row.reserved
-        )
+        msgspec.convert(shown.account(row), bodies.BudgetBody)
         for row in exchange.runtime.budgets()
         if tenants is None or (row.account.startswith("tenant:") and row.account.removeprefix("tenant:") in tenants)
     ]
@@ -65,94 +68,116 @@ async def switches(exchange: Exchange) -> Response:
 async def set_switch(exchange: Exchange) -> Response:
     """Set or clear a switch. One that names a tenant needs the right there, every other one the right in all tenants."""
     wanted = shaped(exchange.body, bodies.SetSwitch)
-    kind, _, name = checked_switch(wanted.name).partition(":")
-    exchange.require(name if kind == "deny_tenant" else EVERY_TENANT)
+    switch = parsed(wanted.name, tenant=wanted.tenant, route=wanted.route)
+    exchange.require((switch.name if switch.kind == "deny_tenant" else switch.tenant) or EVERY_TENANT)
+    runtime = exchange.runtime
+    if wanted.preview:
+        reached = runtime.reach(wanted.name, tenant=wanted.tenant, route=wanted.route)
+        version, _ = stored(runtime.insights)
+        return answer(_switches(exchange, Switched(switch.key, wanted.on, version, runtime.parts.clock.now_us(), None, reached)))
     if not wanted.reason.strip():
         raise UsageError("reason.missing", "a switch needs a reason; say why")
-    await exchange.runtime.switch(wanted.name, on=wanted.on)
-    _log.warning(
-        "switch %r %s by %r: %r", wanted.name, "set" if wanted.on else "cleared", exchange.principal.subject, wanted.reason
+    expires_at_us = None
+    if wanted.expires_in_s is not None and wanted.on:
+        expires_at_us = runtime.parts.clock.now_us() + wanted.expires_in_s * 1_000_000
+    done = await runtime.switch(
+        wanted.name,
+        on=wanted.on,
+        by=exchange.principal.subject,
+        reason=wanted.reason,
+        tenant=wanted.tenant,
+        route=wanted.route,
+        expires_at_us=expires_at_us,
+        expected=wanted.expected_version,
     )
-    return answer(_switches(exchange))
+    _log.warning(
+        "switch %r %s by %r: %r", switch.key, "set" if wanted.on else "cleared", exchange.principal.subject, wanted.reason
+    )
+    return answer(_switches(exchange, done))
+
+
+async def effects(exchange: Exchange) -> Response:
+    """The effects in doubt of the caller's tenants."""
+    query = exchange.asked(queries.EffectsQuery)
+    found = doubts(exchange.runtime.insights, exchange.tenants(query.tenant))
+    return answer(bodies.Effects(effects=tuple(islice(found, query.limit))))
+
+
+async def oversee(exchange: Exchange) -> Response:
+    """How often people changed decisions in the caller's tenants, and what they say was wrong."""
+    query = exchange.asked(queries.OversightQuery)
+    return answer(oversight(exchange.runtime.insights, exchange.tenants(query.tenant)))
+
+
+async def audit(exchange: Exchange) -> Response:
+    """A page of what operators did; rows of no tenant for who may read everywhere."""
+    query = exchange.asked(queries.AuditQuery)
+    tenants = exchange.tenants(query.tenant)
+    found = actions(exchange.runtime.insights, after=query.after, tenants=tenants, action=query.action, target=query.target)
+    rows = list(islice(found, query.limit + 1))
+    shown = tuple(
+        [
+            bodies.AuditBody(
+                seq=seq,
+                action=said.action,
+                by=said.by,
+                target=said.target,
+                at_us=said.at_us,
+                reason=said.reason,
+                tenant=said.tenant,
+                detail=msgspec.json.decode(said.detail) if said.detail else None,
+            )
+            for seq, said in rows[: query.limit]
+        ]
+    )
+    return answer(bodies.AuditRows(rows=shown, next=shown[-1].seq if len(rows) > query.limit else None))
 
 
 async def dependencies(exchange: Exchange) -> Response:
     """How each model and tool is doing in this process."""
     views = exchange.runtime.dependencies()
-    return answer(bodies.DependencyList(dependencies=tuple(_dependency(view) for view in views)))
+    rows = tuple(msgspec.convert(shown.dependency(view), bodies.DependencyBody) for view in views)
+    return answer(bodies.DependencyList(dependencies=rows))
 
 
-def _switches(exchange: Exchange) -> bodies.Switches:
+def _switches(exchange: Exchange, done: Switched | None = None) -> bodies.Switches:
     tenants = exchange.tenants_for(Action.CONFIG_READ)
-    rows = {row.name: row for row in exchange.runtime.insights.facts()}
-    row = rows.get("switches")
-    names = msgspec.json.decode(row.value, type=list[str]) if row is not None else []
-    shown = [
-        name
-        for name in names
-        if tenants is None or not name.startswith("deny_tenant:") or name.removeprefix("deny_tenant:") in tenants
-    ]
-    return bodies.Switches(version=row.version if row is not None else 0, switches=tuple(shown))
+    version, switches = stored(exchange.runtime.insights)
+    now_us = exchange.runtime.parts.clock.now_us()
+    details = []
+    for switch in switches:
+        named = switch.name if switch.kind == "deny_tenant" else switch.tenant
+        if tenants is None or not named or named in tenants:
+            expired = switch.expires_at_us is not None and now_us >= switch.expires_at_us
+            details.append(bodies.SwitchBody(key=switch.key, expired=expired, **msgspec.structs.asdict(switch)))
+    proof = None
+    if done is not None:
+        reached = msgspec.structs.asdict(done.reach)
+        if tenants is not None:
+            reached["ends"] = {
+                name: end
+                for name, end in done.reach.ends.items()
+                if (row := exchange.runtime.insights.run(name)) is not None and row.tenant in tenants
+            }
+        said = {name: value for name, value in msgspec.structs.asdict(done).items() if name != "reach"}
+        proof = bodies.SwitchProof(**said, **reached)
+    visible = tuple([each.key for each in details if not each.expired])
+    return bodies.Switches(version=version, switches=visible, details=tuple(details), proof=proof)
 
 
-def _tool(spec: ToolSpec) -> bodies.ToolBody:
-    return bodies.ToolBody(
-        name=spec.name,
-        description=spec.description,
-        effect=spec.effect.value,
-        input_schema=msgspec.json.decode(spec.input_schema),
-        schema_hash=spec.schema_hash,
-        idempotent=spec.idempotent,
-        idempotent_for_s=spec.idempotent_for_s,
-        reconcilable=spec.reconcilable,
-        compensable=spec.compensable,
-        timeout_s=spec.timeout_s,
-        permissions=spec.permissions,
-        sandbox=spec.sandbox,
-        cost_microusd=spec.cost_microusd,
-        evidence=spec.evidence,
-        integrity=spec.integrity.value,
-        confidentiality=spec.confidentiality.value,
-    )
+async def change_dependency(exchange: Exchange) -> Response:
+    """Change a dependency's policy for a while, or end a change."""
+    exchange.require(EVERY_TENANT)
+    wanted = shaped(exchange.body, bodies.ChangeDependency)
+    change = None if wanted.end else wanted.change
+    by = exchange.principal.subject
+    await exchange.runtime.change_dependency(wanted.name, change, for_s=wanted.for_s, reason=wanted.reason, by=by)
+    return await dependencies(exchange)
 
 
 def _route(exchange: Exchange, route: RouteSpec, tenants: frozenset[str] | None) -> bodies.RouteBody:
-    agent = exchange.runtime.deck.agents[route.agent]
-    limits = msgspec.to_builtins(overlaid(agent.limits, route.limits))
+    """A row of the route table, without the names of tenants that are not the caller's."""
     served = (
         route.tenants if tenants is None else tuple(name for name in route.tenants if name in tenants or name == EVERY_TENANT)
     )
-    return bodies.RouteBody(
-        intent=route.intent,
-        agent=agent.name,
-        model=agent.model,
-        owner=route.owner,
-        task_class=route.task_class,
-        risk=route.risk or agent.risk,
-        autonomy=route.autonomy or agent.autonomy,
-        modes=route.modes,
-        tenants=served,
-        tools=tuple(name for name in agent.tools if route.tools is None or name in route.tools),
-        limits=limits,
-        priority=route.priority,
-        approval_timeout_s=route.approval_timeout_s,
-    )
-
-
-def _dependency(view: DependencyView) -> bodies.DependencyBody:
-    figures = view.figures
-    return bodies.DependencyBody(
-        name=view.name,
-        state=view.breaker.state.value,
-        calls=figures.total,
-        success=figures.success,
-        timeout=figures.timeout,
-        error=figures.error,
-        rejected=figures.rejected_by_breaker + figures.rejected_by_bulkhead + figures.rejected_by_rate,
-        attempts=figures.attempts,
-        retries=figures.retry,
-        in_flight=figures.in_flight,
-        queued=figures.queued,
-        retry_after_s=view.breaker.retry_after_s,
-        hint=view.hint,
-    )
+    return msgspec.convert({**shown.route(route, exchange.runtime.deck.agents), "tenants": served}, bodies.RouteBody)

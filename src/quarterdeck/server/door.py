@@ -23,7 +23,7 @@ from quarterdeck.server import openapi
 from quarterdeck.server.callers import Callers, Streams
 from quarterdeck.server.exchange import Exchange, Stage, forbidden
 from quarterdeck.server.gauges import Gauges
-from quarterdeck.server.identity import Authenticator, LoopbackAnonymous
+from quarterdeck.server.identity import Authenticator, KeyCache, LoopbackAnonymous
 from quarterdeck.server.problems import PROBLEM, encoded, fault, response_of
 from quarterdeck.server.reading import body_of, check_head, names_of, parameters_of, single
 from quarterdeck.server.settings import Settings
@@ -55,7 +55,7 @@ register_url_convertor("name", _Name())
 class Door:
     """The application. ``closing`` is set once when it stops: streams and waits end, and readiness says so."""
 
-    def __init__(self, runtime: Runtime, authenticator: Authenticator, settings: Settings) -> None:
+    def __init__(self, runtime: Runtime, authenticator: Authenticator, settings: Settings, keys: KeyCache | None = None) -> None:
         self.settings = settings
         self.closing = asyncio.Event()
         streams = Streams(settings)
@@ -70,6 +70,7 @@ class Door:
             self.closing,
             openapi.document(),
             isinstance(authenticator, LoopbackAnonymous),
+            keys,
         )
         by_path: dict[str, dict[str, Row]] = {}
         for row in TABLE:
@@ -150,13 +151,18 @@ def _add_headers(request: Request, response: Response) -> None:
         response.headers["traceparent"] = trace
 
 
-def create_app(runtime: Runtime, authenticator: Authenticator | None, settings: Settings | None = None) -> Door:
-    """The application of a running runtime. Without an authenticator it only comes to be where the settings say ``insecure_loopback`` and
-    bind a loopback address; otherwise it raises :class:`UsageError` (``server.unauthenticated``, ``auth.anonymous_exposed``)."""
+def create_app(
+    runtime: Runtime, authenticator: Authenticator | None, settings: Settings | None = None, keys: KeyCache | None = None
+) -> Door:
+    """The application of a running runtime; ``keys`` is the memory of its authenticator, if that has one.
+
+    Without an authenticator it only comes to be where the settings say ``insecure_loopback`` and bind a loopback address; otherwise it
+    raises :class:`UsageError` (``server.unauthenticated``, ``auth.anonymous_exposed``).
+    """
     chosen = settings or Settings()
     if authenticator is None and not chosen.insecure_loopback:
         raise UsageError(
             "server.unauthenticated",
             "nothing is served without authentication; for development, bind a loopback address and set insecure_loopback",
         )
-    return Door(runtime, authenticator or LoopbackAnonymous(chosen.host), chosen)
+    return Door(runtime, authenticator or LoopbackAnonymous(chosen.host), chosen, keys)

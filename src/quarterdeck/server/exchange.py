@@ -17,6 +17,7 @@ from quarterdeck.core.identity import Action, Principal
 from quarterdeck.ports.store import ApprovalRow, RunRow
 from quarterdeck.server.callers import Streams
 from quarterdeck.server.gauges import Gauges
+from quarterdeck.server.identity import KeyCache
 from quarterdeck.server.settings import Settings
 
 T = TypeVar("T")
@@ -26,7 +27,8 @@ T = TypeVar("T")
 class Stage:
     """What every exchange shares: the runtime behind the door, its settings, its open streams, and whether it is closing.
 
-    ``anonymous``: nobody is authenticated, so nobody's name is known either.
+    ``anonymous``: nobody is authenticated, so nobody's name is known either. ``keys`` is what this process remembers of keys, so that one
+    that is revoked here is forgotten at once.
     """
 
     runtime: Runtime
@@ -36,6 +38,7 @@ class Stage:
     closing: asyncio.Event
     document: bytes
     anonymous: bool
+    keys: KeyCache | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,18 @@ class Gauges(Collector):
         driven = GaugeMetricFamily("quarterdeck_runs_driven", "Runs that this process drives now")
         driven.add_metric([], self._runtime.active)
         yield driven
+        silent = GaugeMetricFamily(
+            "quarterdeck_tool_silent_seconds", "Since the last heartbeat of the most silent call under way", labels=["tool"]
+        )
+        for tool, silent_s in sorted(self._runtime.silences().items()):
+            silent.add_metric([tool], silent_s)
+        yield silent
+        abandoned = CounterMetricFamily(
+            "quarterdeck_tool_abandoned", "Calls that fell silent and were abandoned", labels=["tool"]
+        )
+        for tool, count in sorted(self._runtime.parts.services.pulses.abandoned.items()):
+            abandoned.add_metric([tool], count)
+        yield abandoned
         yield from self._dependencies()
 
     def _dependencies(self) -> Iterator[Metric]:

@@ -18,8 +18,15 @@ _REF = "#/components/schemas/{name}"
 _EVERYWHERE = (400, 408, 421, 422, 429, 431, 500, 503)
 _AUTHENTICATED = (401, 403)
 _WRITING = (403, 413, 415)
+_REFUSED = frozenset(
+    (
+        *("route.tenant", "route.mode", "switch.frozen", "switch.tenant_denied", "switch.route_stopped", "admission.budget"),
+        *("approval.self", "auth.forbidden", "auth.beyond_rights"),
+    )
+)
+"""The codes in the table that say no, and not that the request is wrong."""
 _HEADERS: dict[str, str] = {
-    "Idempotency-Key": "the same key and body mean the same run; equal to the field idempotency_key, or alone",
+    "Idempotency-Key": "under the same key a repeated request is the same request; equal to the field idempotency_key, or alone",
     "Prefer": "respond-async, or wait=SECONDS for the result",
     "traceparent": "W3C trace context; its trace id becomes the correlation of a run that names none",
     "Last-Event-ID": "the sequence after which a stream goes on",
@@ -57,8 +64,7 @@ def statuses(row: Row) -> dict[int, tuple[str, ...]]:
     if row.request is not None:
         found |= {status: [] for status in _WRITING}
     for code in row.codes:
-        refused = code in ("route.tenant", "route.mode", "approval.self", "auth.forbidden")
-        found.setdefault(403 if refused else status_of(UsageError(code, "")), []).append(code)
+        found.setdefault(403 if code in _REFUSED else status_of(UsageError(code, "")), []).append(code)
     return {status: tuple(found[status]) for status in sorted(found) if status not in row.answers}
 
 
@@ -132,7 +138,7 @@ def _anything(kind: type) -> Piece:
     """The schema of ``object``: any JSON value."""
     if kind is object:
         return {"description": "any JSON value"}
-    raise NotImplementedError(f"{kind} has no schema")
+    raise NotImplementedError(f"{kind} has no schema")  # how a schema hook says that it does not know a type
 
 
 def _ref(kind: type) -> Piece:

@@ -12,11 +12,11 @@ from quarterdeck.server.exchange import Exchange, Stage, answer
 def readiness(stage: Stage) -> Probe:
     """Whether this process can take work now. It reads memory only: a store that fails has stopped the runtime before."""
     runtime = stage.runtime
-    if stage.closing.is_set():
+    if stage.closing.is_set() or runtime.stopping:
         return Probe(status="stopping", code="server.stopping")
     if runtime.failed is not None:
         return Probe(status="failed", code=runtime.failed.code)
-    if runtime.active >= runtime.max_active:
+    if runtime.max_active and runtime.active >= runtime.max_active:
         return Probe(status="busy", code="server.busy")
     return Probe(status="ok")
 

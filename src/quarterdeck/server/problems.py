@@ -39,6 +39,7 @@ STATUS: Mapping[str, int] = {
     "effect.not_unknown": 409,
     "effect.resolved": 409,
     "admission.run": 409,
+    "auth.no_such_key": 404,
     "http.not_found": 404,
     "http.malformed": 400,
     "http.header": 400,
@@ -51,6 +52,7 @@ STATUS: Mapping[str, int] = {
     "http.precondition": 428,
     "http.head_too_large": 431,
     "http.rate": 429,
+    "budget.pace": 429,
     "http.streams": 429,
 }
 """Codes and families of codes whose status is not that of their class."""

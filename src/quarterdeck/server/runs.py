@@ -10,14 +10,15 @@ from urllib.parse import quote
 import msgspec
 from starlette.responses import Response
 
+from quarterdeck.app import shown
 from quarterdeck.app.runtime import RunHandle, Runtime
 from quarterdeck.app.views import RunResult
 from quarterdeck.core.contract import Envelope
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.identity import Action, checked_subject
-from quarterdeck.core.vocabulary import Mode, Status
+from quarterdeck.core.vocabulary import AdmissionAnswer, Mode
 from quarterdeck.ports.store import RunRow
-from quarterdeck.server import bodies
+from quarterdeck.server import bodies, queries
 from quarterdeck.server.exchange import Exchange, answer, forbidden
 from quarterdeck.server.reading import Preference, preference_of, shaped, single, trace_of, wants_stream
 from quarterdeck.server.streaming import EventStream, cursor_of, ended
@@ -41,7 +42,7 @@ async def submit(exchange: Exchange) -> Response:
     if streamed:
         cursor = cursor_of(exchange.request, None, row)
         return EventStream(exchange.stage, exchange.principal.subject, handle.id, cursor, content=content, headers=headers)
-    wait_s = _patience(prefer, envelope, exchange)
+    wait_s = _patience(prefer, envelope, exchange, row)
     if prefer.wait_s is not None or prefer.respond_async:
         headers["preference-applied"] = "respond-async" if wait_s is None else f"wait={int(wait_s)}"
     done = wait_s is not None and await _ends(exchange, handle, wait_s)
@@ -50,9 +51,9 @@ async def submit(exchange: Exchange) -> Response:
 
 async def listing(exchange: Exchange) -> Response:
     """A page of runs."""
-    query = exchange.asked(bodies.RunsQuery)
+    query = exchange.asked(queries.RunsQuery)
     tenants = exchange.tenants(query.tenant)
-    before = None if query.cursor is None else _opened(query.cursor, exchange, tenants)
+    before = None if query.cursor is None else opened(query.cursor, exchange, tenants)
     rows = exchange.runtime.insights.runs(
         status=query.status,
         route=query.route,
@@ -61,22 +62,22 @@ async def listing(exchange: Exchange) -> Response:
         before=before,
         limit=query.limit + 1,
     )
-    shown = rows[: query.limit]
-    following = sealed(shown[-1].run_id) if len(rows) > query.limit else None
-    return answer(bodies.Runs(runs=tuple(_summary(row) for row in shown), next=following))
+    page = rows[: query.limit]
+    following = sealed(page[-1].run_id) if len(rows) > query.limit else None
+    return answer(bodies.Runs(runs=tuple(summary(row) for row in page), next=following))
 
 
 async def show(exchange: Exchange) -> Response:
     """One run."""
     row = exchange.run(exchange.names["run_id"])
-    content = exchange.contents(row.tenant, exchange.asked(bodies.RunQuery).content)
+    content = exchange.contents(row.tenant, exchange.asked(queries.RunQuery).content)
     return answer(detail(exchange.runtime, row.run_id, content=content))
 
 
 async def events(exchange: Exchange) -> Response:
     """A run's events as a stream. A reader that reconnects after the end is told to stop (204)."""
     row = exchange.run(exchange.names["run_id"])
-    query = exchange.asked(bodies.EventsQuery)
+    query = exchange.asked(queries.EventsQuery)
     content = exchange.contents(row.tenant, query.content)
     cursor = cursor_of(exchange.request, query.after, row)
     if "last-event-id" in exchange.request.headers and ended(row, cursor):
@@ -89,16 +90,62 @@ async def cancel(exchange: Exchange) -> Response:
     """Stop a run; harmless when repeated."""
     row = exchange.run(exchange.names["run_id"])
     wanted = shaped({} if exchange.body is None else exchange.body, bodies.Cancel)
-    await exchange.runtime.cancel(row.run_id, reason=wanted.reason, by=exchange.principal.subject)
-    return answer(_summary(exchange.run(row.run_id)), 202)
+    await exchange.runtime.cancel(row.run_id, reason=wanted.reason, by=exchange.principal.subject, mode=wanted.mode)
+    return answer(summary(exchange.run(row.run_id)), 202)
 
 
 async def resolve(exchange: Exchange) -> Response:
     """Say how an unknown effect ended."""
     row = exchange.run(exchange.names["run_id"])
     said = shaped(exchange.body, bodies.Resolve)
-    await exchange.runtime.resolve(row.run_id, said.call, done=said.done, by=exchange.principal.subject, result=said.result)
-    return answer(_summary(exchange.run(row.run_id)), 202)
+    await exchange.runtime.resolve(
+        row.run_id,
+        said.call,
+        done=said.done,
+        by=exchange.principal.subject,
+        result=said.result,
+        retry=said.retry,
+        reason=said.reason,
+    )
+    return answer(summary(exchange.run(row.run_id)), 202)
+
+
+async def signal(exchange: Exchange) -> Response:
+    """Send a run a message; under one ``Idempotency-Key`` it is one message, however often it is sent."""
+    row = exchange.run(exchange.names["run_id"])
+    said = shaped(exchange.body, bodies.Signal)
+    await exchange.runtime.signal(row.run_id, said.name, said.payload, by=exchange.principal.subject, token=_token(exchange))
+    return answer(summary(exchange.run(row.run_id)), 202)
+
+
+async def pause(exchange: Exchange) -> Response:
+    """Let a run begin nothing new; harmless when repeated."""
+    row = exchange.run(exchange.names["run_id"])
+    said = shaped({} if exchange.body is None else exchange.body, bodies.Because)
+    await exchange.runtime.pause(row.run_id, reason=said.reason, by=exchange.principal.subject, token=_token(exchange))
+    return answer(summary(exchange.run(row.run_id)), 202)
+
+
+async def resume(exchange: Exchange) -> Response:
+    """Let a run go on; harmless when repeated."""
+    row = exchange.run(exchange.names["run_id"])
+    said = shaped({} if exchange.body is None else exchange.body, bodies.Resume)
+    by, token = exchange.principal.subject, _token(exchange)
+    await exchange.runtime.resume(row.run_id, reason=said.reason, by=by, done=said.done, token=token)
+    return answer(summary(exchange.run(row.run_id)), 202)
+
+
+def _token(exchange: Exchange) -> str | None:
+    """What makes the repetition of an order the same order."""
+    return _unquoted(single(exchange.request, "idempotency-key"))
+
+
+async def mark(exchange: Exchange) -> Response:
+    """Say of one decision that it was wrong."""
+    row = exchange.run(exchange.names["run_id"])
+    said = shaped(exchange.body, bodies.Mark)
+    await exchange.runtime.mark(row.run_id, said.call, by=exchange.principal.subject, reason=said.reason, wrong=said.wrong)
+    return answer(summary(exchange.run(row.run_id)))
 
 
 def enveloped(exchange: Exchange) -> Envelope:
@@ -151,27 +198,7 @@ def location(run_id: str) -> str:
 
 def detail(runtime: Runtime, run_id: str, *, content: bool) -> bodies.RunDetail:
     """One run in full."""
-    view = runtime.show(run_id)
-    contract, result = view.contract, view.result
-    return msgspec.convert(
-        {
-            **msgspec.to_builtins(_summary(view.row)),
-            "mode": contract["mode"],
-            "autonomy": contract["autonomy"],
-            "risk": contract["risk"],
-            "limits": contract["limits"],
-            "versions": contract["version_set"],
-            "deadline_at_us": contract.get("deadline_at_us"),
-            "turn": view.turn,
-            "effects": result.effects,
-            "spent": result.spent,
-            "open_effects": view.open_effects,
-            "unknown_effects": view.unknown_effects,
-            "approvals": view.approvals,
-            "result": {"text": result.text, "partial": result.partial} if content and result.done else None,
-        },
-        bodies.RunDetail,
-    )
+    return msgspec.convert(shown.run_in_full(runtime.show(run_id), content=content), bodies.RunDetail)
 
 
 def sealed(place: str) -> str:
@@ -192,7 +219,8 @@ def unknown_cursor() -> UsageError:
     return UsageError("cursor.unknown", "this cursor names no place in the list; start from the first page")
 
 
-def _opened(cursor: str, exchange: Exchange, tenants: frozenset[str] | None) -> str:
+def opened(cursor: str, exchange: Exchange, tenants: frozenset[str] | None) -> str:
+    """The run that a cursor names, if it is one of these tenants'."""
     place = unsealed(cursor)
     row = exchange.runtime.insights.run(place)
     if row is None or not (tenants is None or row.tenant in tenants):
@@ -200,11 +228,20 @@ def _opened(cursor: str, exchange: Exchange, tenants: frozenset[str] | None) -> 
     return place
 
 
-def _patience(prefer: Preference, envelope: Envelope, exchange: Exchange) -> float | None:
-    """How long to wait for the result: as preferred; for a run that is asked for as ``sync`` as long as is allowed; else not at all."""
-    if prefer.wait_s is not None:
+def _patience(prefer: Preference, envelope: Envelope, exchange: Exchange, row: RunRow) -> float | None:
+    """How long to wait for the result: as preferred; for a ``sync`` run as long as its route's latency allows; else not at all.
+
+    A ``sync`` run that takes longer, or would have to wait before it begins, is handed off: its caller gets a link, the run goes on.
+    """
+    if prefer.wait_s is not None or prefer.respond_async:
         return prefer.wait_s
-    return exchange.stage.settings.max_wait_s if envelope.mode is Mode.SYNC and not prefer.respond_async else None
+    route = exchange.runtime.deck.routes[row.route]
+    if (envelope.mode or route.modes[0]) is not Mode.SYNC:
+        return None
+    if detail(exchange.runtime, row.run_id, content=False).admission is AdmissionAnswer.WAIT:
+        return None
+    longest_s = exchange.stage.settings.max_wait_s
+    return longest_s if route.latency_ms is None else min(longest_s, route.latency_ms / 1_000)
 
 
 async def _ends(exchange: Exchange, handle: RunHandle, wait_s: float) -> bool:
@@ -227,23 +264,6 @@ def _unquoted(key: str | None) -> str | None:
     return key
 
 
-def _summary(row: RunRow) -> bodies.Run:
-    return bodies.Run(
-        run_id=row.run_id,
-        status=Status(row.status),
-        reason=row.reason,
-        code=row.code,
-        tenant=row.tenant,
-        user=row.actor,
-        route=row.route,
-        agent=row.agent,
-        priority=row.priority,
-        correlation_id=row.correlation_id,
-        thread_id=row.thread_id,
-        parent_run_id=row.parent_run_id,
-        seq=row.seq,
-        waiting_on=row.waiting_on,
-        wake_at_us=row.wake_at_us,
-        admitted_at_us=row.admitted_at_us,
-        updated_at_us=row.updated_at_us,
-    )
+def summary(row: RunRow) -> bodies.Run:
+    """One run as lists show it."""
+    return msgspec.convert(shown.run(row), bodies.Run)

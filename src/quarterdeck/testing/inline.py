@@ -7,7 +7,7 @@ For tests that must look inside the writer, plant a bug in it, or make very many
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from quarterdeck.core.commit import Op, Outcome
@@ -43,6 +43,9 @@ class InlineJournal:
     def hints(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after each batch."""
         self._callback = callback
+
+    def introduce(self, about: bytes, programs: Collection[str] | None) -> None:
+        """Nobody else is there."""
 
     async def close(self) -> None:
         """Apply what was submitted and close the file; harmless when repeated."""

@@ -23,14 +23,27 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import copy_context
 from enum import StrEnum
 
+from quarterdeck.core.audit import AuditRow
 from quarterdeck.core.commit import Claim, InboxRow, Op, Outcome
-from quarterdeck.core.errors import QuarterdeckError, Unavailable, UsageError
+from quarterdeck.core.errors import QuarterdeckError, Unavailable
 from quarterdeck.core.vocabulary import TERMINAL
-from quarterdeck.ports.store import AccountRow, ApprovalRow, FactRow, KeyRow, RunPosition, RunRow, StoredEvent
+from quarterdeck.ports.store import (
+    MAX_PAGE,
+    AccountRow,
+    ApprovalRow,
+    ErasureRow,
+    FactRow,
+    KeyRow,
+    LetterRow,
+    PostRow,
+    RunPosition,
+    RunRow,
+    StoredEvent,
+    WorkerRow,
+    page_size,
+    unknown_place,
+)
 from quarterdeck.testing.tables import Run, Tables
-
-MAX_PAGE = 1_000
-"""The most rows of one list."""
 
 
 class Moment(StrEnum):
@@ -114,6 +127,10 @@ class MemoryStore:
         """Call ``callback`` on the loop after operations that may have made something ready; several are one call."""
         self._callback = callback
 
+    def introduce(self, about: bytes, programs: Collection[str] | None) -> None:
+        """Kept for :meth:`workers`."""
+        self._shared.known[self.worker] = about
+
     async def close(self) -> None:
         """Apply what was submitted, then stop. The worker is known to be gone."""
         if not self._open:
@@ -122,7 +139,7 @@ class MemoryStore:
             await asyncio.wait([future for _, future in self._pending])
         self._open = False
         self._shared.leave(self)
-        self._shared.live.discard(self.worker)
+        self._shared.give_up(self)
 
     def _advance(self) -> None:
         """Apply from the front of the queue for as long as nothing delays it."""
@@ -201,23 +218,43 @@ class MemoryStore:
         status: str | None = None,
         route: str | None = None,
         tenants: Collection[str] | None = None,
+        actor: str | None = None,
         correlation: str | None = None,
         before: str | None = None,
         limit: int = 50,
     ) -> Sequence[RunRow]:
         """Runs, newest first."""
         if before is not None and before not in self.tables.runs:
-            raise UsageError("cursor.unknown", f"no run {before!r} to continue after; start from the first page")
-        end = self.tables.runs[before].position if before is not None else len(self.tables.runs)
+            raise unknown_place("run", before)
+        end = self.tables.runs[before].position if before is not None else self.tables.admitted
         found = [
             _row(run)
-            for run in list(self.tables.runs.values())[:end]
-            if status in (None, run.status)
+            for run in self.tables.runs.values()
+            if run.position < end
+            and actor in (None, run.new.actor)
+            and status in (None, run.status)
             and route in (None, run.new.route)
             and correlation in (None, run.new.correlation_id)
             and (tenants is None or run.new.tenant in tenants)
         ]
-        return found[::-1][: max(1, min(limit, MAX_PAGE))]
+        return found[::-1][: page_size(limit)]
+
+    def dead_letters(
+        self, *, tenants: Collection[str] | None = None, route: str | None = None, before: str | None = None, limit: int = 50
+    ) -> Sequence[RunRow]:
+        """Runs that could not be done and that nobody has requeued or dropped, the newest first."""
+        found = self.runs(status="failed", route=route, tenants=tenants, before=before, limit=MAX_PAGE)
+        return [row for row in found if row.reason == "blocked" and row.run_id not in self.tables.letters][: max(1, limit)]
+
+    def letter(self, run_id: str) -> LetterRow | None:
+        """What became of a run that was a dead letter, or ``None``."""
+        return self.tables.letters.get(run_id)
+
+    def workers(self) -> Sequence[WorkerRow]:
+        """Every owner that has said who it is."""
+        holders = Counter(run.worker for run in self.tables.runs.values())
+        known = self._shared.known
+        return [WorkerRow(name, name in self._shared.live, holders[name], about) for name, about in known.items()]
 
     def keyed(self, tenant: str, key: str, now_us: int) -> str | None:
         """The run that a tenant's idempotency key means at this moment, or ``None``."""
@@ -248,7 +285,7 @@ class MemoryStore:
         """Approvals, the nearest deadline first."""
         place = self.tables.approvals.get(after) if after is not None else None
         if after is not None and place is None:
-            raise UsageError("cursor.unknown", f"no approval {after!r} to continue after; start from the first page")
+            raise unknown_place("approval", after)
         found = [
             row
             for row in self.tables.approvals.values()
@@ -256,7 +293,7 @@ class MemoryStore:
             and (tenants is None or row.tenant in tenants)
             and (place is None or (row.expires_at_us, row.approval) > (place.expires_at_us, place.approval))
         ]
-        return sorted(found, key=lambda row: (row.expires_at_us, row.approval))[: max(1, min(limit, MAX_PAGE))]
+        return sorted(found, key=lambda row: (row.expires_at_us, row.approval))[: page_size(limit)]
 
     def accounts(self) -> Sequence[AccountRow]:
         """Every shared account in every dimension that was ever touched."""
@@ -266,9 +303,9 @@ class MemoryStore:
         """The facts that decisions are judged by."""
         return [row for _, row in sorted(self.tables.facts.items())]
 
-    def due(self, now_us: int) -> bool:
+    def due(self, now_us: int, programs: tuple[str, ...] | None = None) -> bool:
         """Whether a claim now would find anything."""
-        if self.tables.ready:
+        if any(programs is None or self.tables.runs[name].new.needs in ("", *programs) for name in self.tables.ready):
             return True
         return any(
             run.wake_at_us is not None and run.wake_at_us <= now_us and run.worker is None for run in self.tables.runs.values()
@@ -281,6 +318,47 @@ class MemoryStore:
     def keys(self) -> Sequence[KeyRow]:
         """Every API key that was ever made, the oldest first."""
         return list(self.tables.api_keys.values())
+
+    def audit(self, after: int = 0, limit: int = 1_000) -> Sequence[AuditRow]:
+        """The audit log behind a row, in order."""
+        return self.tables.audit[after : after + page_size(limit)]
+
+    def post(self, message: str) -> PostRow | None:
+        """One message of the outbox, or ``None``."""
+        return self.tables.outbox.find(message)
+
+    def posts(
+        self,
+        *,
+        status: str | None = None,
+        topic: str | None = None,
+        run_id: str | None = None,
+        tenants: Collection[str] | None = None,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> Sequence[PostRow]:
+        """Messages of the outbox, newest first."""
+        place = self.post(before) if before is not None else None
+        if before is not None and place is None:
+            raise unknown_place("message", before)
+        found = [
+            row
+            for row in self.tables.outbox.rows.values()
+            if status in (None, row.status)
+            and topic in (None, row.topic)
+            and run_id in (None, row.run_id)
+            and (tenants is None or row.tenant in tenants)
+            and (place is None or row.number < place.number)
+        ]
+        return found[::-1][: page_size(limit)]
+
+    def posts_due(self, now_us: int) -> bool:
+        """Whether taking messages now would find any."""
+        return self.tables.outbox.is_due(now_us)
+
+    def erasures(self, limit: int = 1_000) -> Sequence[ErasureRow]:
+        """What was erased, newest first."""
+        return self.tables.erasures[::-1][: page_size(limit)]
 
     def salt(self, run_id: str) -> bytes | None:
         """The key of a run's payload digests, or ``None`` after erasure."""
@@ -295,6 +373,7 @@ class Shared:
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
         self.live: set[str] = set()
+        self.known: dict[str, bytes] = {}
         self._owners: list[MemoryStore] = []
 
     def enter(self, owner: MemoryStore) -> None:
@@ -312,6 +391,11 @@ class Shared:
         """An owner is gone."""
         if owner in self._owners:
             self._owners.remove(owner)
+
+    def give_up(self, owner: MemoryStore) -> None:
+        """An owner that is gone in good order holds nothing any more."""
+        self.live.discard(owner.worker)
+        self.tables.adopt(None if owner.quiesced else frozenset({owner.worker}), died=False)
 
     def bury(self, worker: str) -> None:
         """A worker is declared dead."""

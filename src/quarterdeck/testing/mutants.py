@@ -21,7 +21,7 @@ from quarterdeck.core.commit import Applied, Commit, Outcome, Record, Refused
 from quarterdeck.store import chain
 from quarterdeck.store.sqlite import applier, opening
 from quarterdeck.store.sqlite.applier import Applier
-from quarterdeck.testing import mutants_memory
+from quarterdeck.testing import mutants_memory, mutants_shared
 from quarterdeck.testing.patching import Plant, patched, varied
 
 
@@ -229,6 +229,27 @@ CLAIMING = (
         "I8",
         "an_ended_run_is_claimed_by_nobody",
         _rewritten(("claim", "'waiting')", "'waiting', 'failed')")),
+    ),
+    _sqlite(
+        "code of a run ignored",
+        9,
+        "I12 I18",
+        "runs_go_to_whoever_has_their_code",
+        _rewritten(("pick_ready", "?2 IS NULL OR", "1 OR")),
+    ),
+    _sqlite(
+        "deaths forgotten",
+        1,
+        "I12",
+        "deaths_of_owners_are_remembered",
+        _rewritten(("adopt_deaths", "worker IS NOT NULL", "0")),
+    ),
+    _sqlite(
+        "decided letter listed",
+        8,
+        "I8",
+        "dead_letters_wait_for_a_decision",
+        _rewritten(("settle_letter", "VALUES (?, ?, ?, ?, ?)", "SELECT ?, ?, ?, ?, ? WHERE 0")),
     ),
     _sqlite(
         "timer early",
@@ -501,8 +522,12 @@ IDENTIFYING = (
 
 MEMORY = tuple(
     Mutant(bug.name, "memory", bug.point, tuple(bug.invariants.split()), bug.caught_by, bug.planted)
-    for bug in mutants_memory.BUGS
+    for bug in (*mutants_memory.BUGS, *mutants_shared.MEMORY)
 )
 
-MUTANTS: tuple[Mutant, ...] = APPENDING + CLAIMING + REACHING + DECIDING + IDENTIFYING + MEMORY
+SHARING = tuple(
+    _sqlite(bug.name, bug.point, bug.invariants, bug.caught_by, _rewritten(*bug.edits)) for bug in mutants_shared.SQLITE
+)
+
+MUTANTS: tuple[Mutant, ...] = APPENDING + CLAIMING + REACHING + DECIDING + IDENTIFYING + SHARING + MEMORY
 """Every planted bug of a store."""

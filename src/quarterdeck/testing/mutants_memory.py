@@ -21,6 +21,7 @@ from quarterdeck.core.commit import (
     Outcome,
     Refused,
     RevokeKey,
+    SettleLetter,
 )
 from quarterdeck.ports.store import ApprovalRow, KeyRow
 from quarterdeck.store import chain
@@ -125,6 +126,12 @@ def _hands_out_held() -> AbstractContextManager[object]:
     return stack
 
 
+def _undecided(self: Tables, op: SettleLetter) -> Outcome:
+    outcome = _settle_letter(self, op)
+    self.letters.clear()
+    return outcome
+
+
 def _early(self: Tables, op: Claim) -> Outcome:
     return _claim(self, varied(op, now_us=op.now_us + 1))
 
@@ -195,6 +202,7 @@ def _always_first(self: Tables, op: AddKey) -> Outcome:
 
 _add_key, _is_same_key = Tables._add_key, Tables._is_same_key
 _guard, _attach, _claim, _claimed = Tables._guard, Tables._attach, Tables._claim, Tables._claimed
+_settle_letter = Tables._settle_letter
 _put_inbox, _deliver, _held, _erase = Tables._put_inbox, Tables._deliver, Tables._held, Tables._erase
 
 BUGS = (
@@ -266,6 +274,24 @@ BUGS = (
     Bug("head not chained", 1, "I7", "journals_verify", lambda: patched(tables, "chained", _unchained)),
     Bug("claim keeps the epoch", 1, "I11 I12", "every_claim_has_a_new_epoch", _method("_claimed", _same_epoch)),
     Bug("held run handed out", 1, "I12", "a_held_run_is_not_claimed_again", _hands_out_held),
+    Bug(
+        "code of a run ignored",
+        9,
+        "I12 I18",
+        "runs_go_to_whoever_has_their_code",
+        _method("_claim", lambda self, op: _claim(self, varied(op, programs=None))),
+    ),
+    Bug(
+        "deaths forgotten",
+        1,
+        "I12",
+        "deaths_of_owners_are_remembered",
+        _method(
+            "_claimed",
+            lambda self, picked, worker: (varied(run, deaths=run.deaths[:1]) for run in _claimed(self, picked, worker)),
+        ),
+    ),
+    Bug("decided letter listed", 8, "I8", "dead_letters_wait_for_a_decision", _method("_settle_letter", _undecided)),
     Bug("timer early", 1, "I17", "a_timer_fires_at_its_time", _method("_claim", _early)),
     Bug("delivery wakes nobody", 1, "I18", "a_run_without_a_timer_waits", _method("_put_inbox", _wakes_nobody)),
     Bug(
@@ -280,7 +306,7 @@ BUGS = (
         1,
         "I1 I18",
         "a_new_owner_adopts_what_the_former_held",
-        _method("adopt", lambda self, dead=None: None),
+        _method("adopt", lambda self, dead=None, died=True: None),
     ),
     Bug(
         "delivery does not bump control",

@@ -14,19 +14,30 @@ from collections.abc import Callable
 import psycopg
 
 from quarterdeck.store.postgres import statements
+from quarterdeck.store.postgres.opening import SCHEMA
+from quarterdeck.testing import mutants_shared
 from quarterdeck.testing.mutants import Mutant
 from quarterdeck.testing.patching import Plant, patched
 
-FUNCTIONS = "functions_1"
-"""The script that mutants rewrite."""
+SCRIPTS = tuple([f"functions_{version}" for version in range(1, SCHEMA + 1)])
+"""The scripts that mutants rewrite: of each function the newest form."""
 
 
 def install(dsn: str) -> None:
     """Put the functions as they are now, planted bugs included, into a database that has the schema."""
-    text = statements.script(FUNCTIONS).replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
+    newest: dict[str, str] = {}
+    for name in SCRIPTS:
+        newest.update(_blocks(statements.script(name)))
+    text = "".join(newest.values())
+    for made in ("FUNCTION", "TRIGGER"):
+        text = text.replace(f"CREATE {made}", f"CREATE OR REPLACE {made}")
     with psycopg.connect(dsn, autocommit=True) as db:
         db.execute("SET search_path = quarterdeck, pg_temp")
         db.execute(text.encode())
+
+
+def _blocks(text: str) -> dict[str, str]:
+    return dict(block.split("\n", 1) for block in text.split("-- name: ")[1:])
 
 
 def rewritten(*edits: tuple[str, str, str]) -> Plant:
@@ -35,10 +46,17 @@ def rewritten(*edits: tuple[str, str, str]) -> Plant:
     def mutated(original: Callable[[str], str]) -> Callable[[str], str]:
         def script(name: str) -> str:
             text = original(name)
-            if name != FUNCTIONS:
+            if name not in SCRIPTS:
                 return text
-            blocks = dict(block.split("\n", 1) for block in text.split("-- name: ")[1:])
+            blocks = _blocks(text)
+            known = {function for other in SCRIPTS for function in _blocks(original(other))}
+            if missing := {function for function, _, _ in edits} - known:
+                raise LookupError(f"there is no function {missing}")
             for function, old, new in edits:
+                if function not in blocks or any(
+                    function in _blocks(original(one)) for one in SCRIPTS[SCRIPTS.index(name) + 1 :]
+                ):
+                    continue
                 if old not in blocks[function]:
                     raise LookupError(f"function {function} no longer says {old!r}")
                 blocks[function] = blocks[function].replace(old, new)
@@ -178,6 +196,34 @@ CLAIMING = (
         "a_claim_whose_answer_was_lost_can_be_repeated",
         ("claim", "owner = of_owner AND worker = op ->> 'worker' AND token", "worker = op ->> 'worker' AND token"),
         ("release", "DELETE FROM claims WHERE owner = gone;", ""),
+    ),
+    _bug(
+        "code of a run ignored",
+        9,
+        "I12 I18",
+        "runs_go_to_whoever_has_their_code",
+        ("claim", "WHERE needs = p.has", "WHERE true"),
+    ),
+    _bug(
+        "need not written",
+        9,
+        "I12 I18",
+        "runs_go_to_whoever_has_their_code",
+        ("need", "coalesce(max(needs), '')", "''"),
+    ),
+    _bug(
+        "deaths forgotten",
+        1,
+        "I12",
+        "deaths_of_owners_are_remembered",
+        ("release_expired", "(deaths || seq)", "(deaths)"),
+    ),
+    _bug(
+        "decided letter listed",
+        8,
+        "I8",
+        "dead_letters_wait_for_a_decision",
+        ("settle_letter", "ON CONFLICT DO NOTHING;", "ON CONFLICT DO NOTHING; DELETE FROM dead_letters;"),
     ),
     _bug(
         "dead owner keeps its runs",
@@ -371,5 +417,7 @@ IDENTIFYING = (
     ),
 )
 
-MUTANTS: tuple[Mutant, ...] = APPENDING + CLAIMING + REACHING + DECIDING + IDENTIFYING
+SHARING = tuple(_bug(bug.name, bug.point, bug.invariants, bug.caught_by, *bug.edits) for bug in mutants_shared.POSTGRES)
+
+MUTANTS: tuple[Mutant, ...] = APPENDING + CLAIMING + REACHING + DECIDING + IDENTIFYING + SHARING
 """Every planted bug of this store."""

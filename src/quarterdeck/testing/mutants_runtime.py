@@ -141,17 +141,17 @@ RUNTIME_MUTANTS = (
     ),
     mutant(
         "the former owner's attempt is forgotten", 7, "I2",
-        ("engine.recovery:_again", "doubted=doubted,\n    )", "doubted=False,\n    )"),
+        ("engine.recovery:_again", "doubted=doubted,\n        reins", "doubted=False,\n        reins"),
         rare=True,
     ),
     mutant(
         "each attempt has a key of its own", 0, "I2",
-        ("engine.performing:perform_tool", "return tool.perform(arguments, context)",
-         "return tool.perform(arguments, msgspec.structs.replace(context, idempotency_key=f'{context.call}#{_number}'))"),
+        ("engine.performing:perform_tool", "return _once(tool, arguments, context)",
+         "return _once(tool, arguments, msgspec.structs.replace(context, idempotency_key=f'{context.call}#{_number}'))"),
     ),
     mutant(
         "recovery uses a new key", 7, "I2",
-        ("engine.recovery:_again", "held.context(effect.call, effect.key)", "held.context(effect.call, effect.key + ':again')"),
+        ("engine.recovery:_again", "effect.key, asked)", "effect.key + ':again', asked)"),
     ),
     mutant("an approval is not consumed", 7, "I5", ("engine.acting:act", "tuple(batch.consumes)", "()")),
     mutant(
@@ -161,13 +161,13 @@ RUNTIME_MUTANTS = (
     ),
     mutant(
         "an approval's expiry is not looked at again", 7, "I5",
-        ("core.judge:rule", "if facts.now_us >= approval.expires_at_us:", "if False:"),
+        ("core.judge:rule", "if facts.now_us >= until_us:", "if False:"),
         ("testing.tables:Tables._is_usable", "and approval.expires_at_us > consume.at_us", ""),
         rare=True,
     ),
     mutant(
         "a rejected action is performed", 7, "I5",
-        ("core.judge:rule", 'if approval is not None and approval.outcome == "rejected":', "if False:"),
+        ("core.judge:rule", 'approval.outcome in ("rejected", "expired", "answered")', "False"),
         ("core.judge:rule", 'if approval.outcome != "approved":', "if False:"),
         ("testing.tables:Tables._is_usable", 'approval.status == "approved"', 'approval.status in ("approved", "rejected")'),
         rare=True,
@@ -219,7 +219,7 @@ RUNTIME_MUTANTS = (
     ),
     mutant(
         "an interrupted model call costs nothing", 8, "I3",
-        ("engine.recovery:_close", 'worst.get("tokens", 0)', "0"),
+        ("engine.recovery:_interrupted", 'worst.get("tokens", 0)', "0"),
     ),
     mutant(
         "a commit whose outcome is unknown is built anew", 4, "I2 I7",
@@ -261,7 +261,7 @@ RUNTIME_MUTANTS = (
         ("engine.acting:perform", "item.proposal.arguments,", "item.proposal.arguments.replace(b'\"amount\":1', b'\"amount\":2'),"),
     ),
     mutant("a switch stops nothing", 0, "I9", ("core.judge:screen", "if code is not None:", "if False:")),
-    mutant("a cancel is not folded in", 1, "I9", ("core.fold:_cancel_requested", "state.cancelled_by or event.by", "state.cancelled_by")),
+    mutant("a cancel is not folded in", 1, "I9", ("core.fold:_cancel_requested", "state.cancelled_by = event.by", "pass")),
     mutant(
         "a run ends with open effects", 7, "I19",
         ("core.loop:next_move", "if state.open:", "if state.open and not state.cancelled_by:"),
@@ -272,7 +272,7 @@ RUNTIME_MUTANTS = (
     ),
     mutant(
         "a takeover does not read the whole transcript", 9, "I14",
-        ("engine.runner:_load", "transcript.apply(event, stored.payload)",
+        ("engine.loading:load", "transcript.apply(event, stored.payload)",
          "transcript.apply(event, stored.payload if type(event) is not ev.ToolClosed else b'null')"),
     ),
     mutant(

@@ -63,12 +63,29 @@ WORKFLOW_MUTANTS: tuple[RuntimeMutant, ...] = (
         ("core.fold:_child_opened", "for dimension, amount in event.share.items():", "for dimension, amount in ():"),
     ),
     mutant(
-        "a message is taken twice", 1, "signals", (f"{_RECORDING}._answered", "self.signals[name].popleft()", "pass"),
+        "a message is taken twice", 1, "signals", (f"{_RECORDING}._answered", "waiting.popleft()", "pass"),
     ),
     mutant(
         "a foreign await is let through", 9, "replay",
         ("engine.workflows.strands:Strands._take", 'raise foreign(f"it awaited {type(asked).__name__}")',
          "self._ready.append((strand, None, None))"),
     ),
+    mutant(
+        "a hook is called although the cancel drains", 10, "E8",
+        ("core.loop:_on_cancel", "if state.started and state.cancel_mode is not CancelMode.DRAIN:", "if state.started:"),
+    ),
+    mutant("what was started goes on", 10, "E8", ("core.fold:_tool_closed", "if effect.cancellable and", "if False and")),
+    mutant(
+        "a fresh history forgets what came", 9, "generations",
+        ("engine.workflows.recording:Recording.leaving", "for name, waiting in self.signals.items() if waiting", "for name, waiting in ()"),
+    ),
+    mutant(
+        "a fresh history uses the old keys", 2, "generations",
+        ("engine.workflows.play:Play.begin", 'f"g{generation}/" if generation else ""', '""'),
+    ),
+    mutant("a fork undoes what its source did", 10, "forks",
+           ("engine.workflows.driving:_Driver._begin_steps", "if step.undoes in state.inherited:", "if False:")),
+    mutant("an interrupt waits until the wait is over", 1, "E8",
+           ("engine.workflows.waiting:look", "if raises and recording.interrupts and", "if False and")),
 )  # fmt: skip
 """Every planted bug of workflows."""

@@ -159,7 +159,8 @@ class Oracle:
     def _fact(self, op: SetFact, outcome: Applied) -> None:
         self.facts[op.name] = outcome.number
         if op.name == "switches":
-            names = msgspec.json.decode(op.value, type=list[str])
+            rows = msgspec.json.decode(op.value, type=list[dict[str, object]])
+            names = [f"{row['kind']}:{row['name']}" if "name" in row else f"{row['kind']}" for row in rows]
             now_s = self.clock.boottime_s()
             self.switches = {name: self.switches.get(name, now_s) for name in sorted(names)}
 

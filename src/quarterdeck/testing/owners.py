@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import msgspec
 
 from quarterdeck.app.deck import Quarterdeck
-from quarterdeck.app.runtime import Runtime, Starting
+from quarterdeck.app.runtime import Runtime
+from quarterdeck.app.starting import Starting
 from quarterdeck.core.breaker import BreakerPolicy
 from quarterdeck.core.commit import Claim, Commit, Op, Outcome
 from quarterdeck.core.dependency import DependencyPolicy

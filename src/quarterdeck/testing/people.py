@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from quarterdeck.app.budgets import Budget
 from quarterdeck.app.runtime import RunHandle, Runtime
-from quarterdeck.core.errors import QuarterdeckError, Unavailable
+from quarterdeck.core.errors import QuarterdeckError, Refused, Unavailable
 from quarterdeck.core.vocabulary import Status
 from quarterdeck.ports.clock import Clock
 from quarterdeck.testing.oracle import Oracle
@@ -61,19 +61,29 @@ class People:
     async def client(self, order: Order) -> None:
         """Ask for one run, perhaps twice, perhaps cancel it, perhaps watch it."""
         await self.clock.sleep(order.at_s)
-        handle = await self.ask(order.label, lambda runtime: _submit(runtime, order))
+        handle = await self._admitted(order)
         self.acknowledged[order.label] = handle.id
         if order.followed:
             owner = next((owner for owner in self.owners.serving() if owner.runtime is handle._runtime), None)
             if owner is not None:
                 name = f"follow {order.label}"
                 self._followers.append(owner.process.spawn(self._follow(self._runtime(owner), handle.id), name))
-        if order.twice:
+        if order.twice:  # what stands against new runs does not stand against this one
             again = await self.ask(order.label, lambda runtime: _submit(runtime, order))
             self.oracle.check(again.id == handle.id, "I1", f"{order.label} became {handle.id} and {again.id}")
         if order.cancel_after_s is not None:
             await self.clock.sleep(order.cancel_after_s)
             await self.ask(f"cancel {order.label}", lambda runtime: runtime.cancel(handle.id))
+
+    async def _admitted(self, order: Order) -> RunHandle:
+        """The run that is asked for; while a switch stands against it, it is asked for again and again."""
+        while True:
+            try:
+                return await self.ask(order.label, lambda runtime: _submit(runtime, order))
+            except Refused as stopped:
+                self.oracle.check(stopped.code.startswith("switch."), "I1", f"{order.label} was refused: {stopped}")
+                self.world.reached.sometimes("admission.refused")
+                await self.clock.sleep(self.world.between(0.5, 2.0))
 
     async def _follow(self, runtime: Runtime, run_id: str) -> None:
         """What is shown live is durable, whole and in order."""

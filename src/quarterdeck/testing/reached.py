@@ -63,6 +63,7 @@ DECLARED: dict[str, str] = {
     "calls.unknown_tool": "a tool that does not exist was denied",
     "calls.repetition": "a run stopped because it repeated itself",
     "switch.denied": "a switch denied a proposal",
+    "admission.refused": "a switch stood against a run that was asked for",
     "switch.stopped_retry": "a switch or a cancel stopped a further attempt",
     "cancel.running": "a run was cancelled while it ran",
     "cancel.waiting": "a run was cancelled while it waited",

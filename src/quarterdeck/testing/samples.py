@@ -62,6 +62,7 @@ def admission(
     incarnation: int = 1,
     charges: tuple[Charge, ...] = (),
     facts: dict[str, int] | None = None,
+    ordering_key: str | None = None,
 ) -> Commit:
     """The commit that creates a run, perhaps under an idempotency ``key`` for a request whose digest is ``body``."""
     described = contract(run_id, tenant=tenant, route=route, admitted_at_us=at_us)
@@ -75,6 +76,6 @@ def admission(
         at_us=at_us,
         facts=facts,
         charges=charges,
-        new=NewRun(tenant, route, "helpdesk", "ada", at_us, salt(run_id), correlation_id="c1"),
+        new=NewRun(tenant, route, "helpdesk", "ada", at_us, salt(run_id), correlation_id="c1", ordering_key=ordering_key),
         key=Key(tenant, key, body, at_us + DAY_US) if key is not None else None,
     )

@@ -14,8 +14,10 @@ from typing import assert_never
 
 import msgspec
 
+from quarterdeck.core.audit import Audit, AuditRow, appended, entry
 from quarterdeck.core.budget import SHARED
 from quarterdeck.core.commit import (
+    AddAudit,
     AddKey,
     Applied,
     Ask,
@@ -25,24 +27,35 @@ from quarterdeck.core.commit import (
     Commit,
     Consume,
     DecideApproval,
+    DecidePost,
     Deliver,
     Erase,
+    GiveBack,
     Head,
     InboxRow,
     Key,
     NewRun,
     Op,
     Outcome,
+    Purge,
+    Purged,
     Refused,
     RevokeKey,
     SetAccount,
     SetFact,
+    SettleLetter,
+    SettlePost,
+    TakePosts,
+    audit_of,
+    decision,
+    line_of,
     unstorable,
 )
 from quarterdeck.core.fairness import ready_from_us
 from quarterdeck.core.vocabulary import TERMINAL
-from quarterdeck.ports.store import AccountRow, ApprovalRow, FactRow, KeyRow, StoredEvent
+from quarterdeck.ports.store import AccountRow, ApprovalRow, ErasureRow, FactRow, KeyRow, LetterRow, StoredEvent
 from quarterdeck.store.chain import GENESIS, chained, payload_digest
+from quarterdeck.testing.tables_outbox import Outbox
 
 _INT64 = 2**63
 _encoder = msgspec.msgpack.Encoder()
@@ -73,9 +86,12 @@ class Run:
     worker: str | None = None
     head: bytes = GENESIS
     updated_at_us: int = 0
+    line: str | None = None
+    behind: bool = False
     events: list[StoredEvent] = field(default_factory=list)
     inbox: dict[int, InboxRow] = field(default_factory=dict)
     tokens: dict[str, InboxRow] = field(default_factory=dict)
+    deaths: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -84,6 +100,7 @@ class Attachments:
 
     accounts: dict[tuple[str, str], AccountRow] = field(default_factory=dict)
     approvals: dict[str, ApprovalRow] = field(default_factory=dict)
+    exclusive: dict[str, tuple[str, str]] | None = None
 
 
 class Tables:
@@ -99,27 +116,52 @@ class Tables:
         self.facts: dict[str, FactRow] = {}
         self.claims: dict[str, tuple[str, Claimed]] = {}
         self.api_keys: dict[str, KeyRow] = {}
+        self.audit: list[AuditRow] = []
+        self.letters: dict[str, LetterRow] = {}
         self.rows = 0
+        self.outbox = Outbox()
+        self.exclusive: dict[str, tuple[str, str]] = {}
+        self.erasures: list[ErasureRow] = []
+        self.admitted = 0
 
     def apply(self, batch: Sequence[Op]) -> list[Outcome]:
         """Apply operations in order, each whole or not at all, and answer each."""
         return [self._one(op) for op in batch]
 
-    def adopt(self, dead: frozenset[str] | None = None) -> None:
-        """Release what dead workers hold, and make ready what somebody has to look at; ``None``: all are dead."""
+    def adopt(self, dead: frozenset[str] | None = None, *, died: bool = True) -> None:
+        """Release what dead workers hold, and make ready what somebody has to look at; ``None``: all are dead. Not ``died``: they
+        have given it up.
+        """
         for run in self.runs.values():
             if dead is not None and run.worker is not None and run.worker not in dead:
                 continue
-            if run.status in ("queued", "running") or (run.status == "waiting" and (run.worker or run.inbox)):
+            waits_its_turn = run.behind and run.worker is None
+            if (run.status in ("queued", "running") and not waits_its_turn) or (
+                run.status == "waiting" and (run.worker or run.inbox)
+            ):
                 self.ready.setdefault(run.run_id, run.updated_at_us)
+            if run.worker is not None and died:
+                run.deaths = (*run.deaths[-15:], run.seq)
             run.worker = None
+        if dead is None:
+            self.outbox.free_all()
         self.claims = {w: claim for w, claim in self.claims.items() if dead is not None and w not in dead}
 
     def _one(self, op: Op) -> Outcome:
         try:
-            return self._operation(storable(op))
+            op = storable(op)
+            outcome = self._operation(op)
         except Poison as poison:
             return Refused("poison", str(poison)[:200])
+        said = audit_of(op)
+        if said is not None and isinstance(outcome, Applied):
+            self._record(said)
+        return outcome
+
+    def _record(self, said: Audit) -> None:
+        body = entry(said)
+        if all(row.body != body for row in self.audit):
+            self.audit.append(appended(self.audit, body))
 
     def _operation(self, op: Op) -> Outcome:
         match op:
@@ -131,16 +173,30 @@ class Tables:
                 return self._decide(op)
             case Claim():
                 return self._claim(op)
+            case GiveBack():
+                return self._give_back(op)
             case SetFact():
                 return self._set_fact(op)
             case SetAccount():
                 return self._set_account(op)
             case Erase():
                 return self._erase(op)
+            case Purge():
+                return self._purge(op)
+            case TakePosts():
+                return self.outbox.take(op)
+            case SettlePost():
+                return self.outbox.settle(op)
+            case DecidePost():
+                return self.outbox.decide(op)
+            case SettleLetter():
+                return self._settle_letter(op)
             case AddKey():
                 return self._add_key(op)
             case RevokeKey():
                 return self._revoke_key(op)
+            case AddAudit():
+                return Applied(0)
             case _:
                 assert_never(op)
 
@@ -215,7 +271,25 @@ class Tables:
             approval = attached.approvals.get(closed.approval) or self.approvals.get(closed.approval)
             if approval is not None and approval.run_id == run.run_id and approval.status == "pending":
                 attached.approvals[closed.approval] = msgspec.structs.replace(approval, status=closed.status)
+        if commit.takes or commit.frees:
+            refused = self._exchange(commit, attached)
+            if refused is not None:
+                return refused
+        if commit.writes:
+            return Refused("statement", "this store has no tables of an author's")
+        if self.outbox.has(commit.outbox):
+            raise Poison("a message of that name exists")
         return attached
+
+    def _exchange(self, commit: Commit, attached: Attachments) -> Refused | None:
+        held = attached.exclusive = dict(self.exclusive)
+        for free in commit.frees:
+            if held.get(free.key) == (commit.run_id, free.call):
+                del held[free.key]
+        for take in commit.takes:
+            if held.setdefault(take.key, (commit.run_id, take.call)) != (commit.run_id, take.call):
+                return Refused("exclusive", f"{take.key}|{held[take.key][0]}")
+        return None
 
     def _fits(self, limit: int | None, total: int) -> bool:
         return limit is None or total <= limit
@@ -237,12 +311,27 @@ class Tables:
             run.inbox.pop(row, None)
         self.accounts.update(attached.accounts)
         self.approvals.update(attached.approvals)
+        if attached.exclusive is not None:
+            self.exclusive = attached.exclusive
+        self.outbox.put(run.run_id, run.new.tenant, commit.outbox, commit.at_us)
+        for order in commit.delivers:
+            self._deliver(order)
 
     def _set_head(self, run: Run, head: Head) -> None:
         run.status, run.reason, run.code = head.status, head.reason, head.code
         run.waiting_on, run.wake_at_us = head.waiting_on, head.wake_at_us
         if head.release:
             run.worker = None
+        if run.status in TERMINAL and run.line is not None:
+            self._advance(run, run.line)
+
+    def _advance(self, run: Run, line: str) -> None:
+        """A run that stood in a line has ended: whoever is the first there now may be claimed."""
+        run.line, run.behind = None, False
+        first = next((other for other in self.runs.values() if other.line == line), None)
+        if first is not None and first.behind:
+            first.behind = False
+            self.ready.setdefault(first.run_id, run.updated_at_us)
 
     def _admit(self, commit: Commit, new: NewRun) -> Outcome:
         if commit.seq != 0:
@@ -258,13 +347,16 @@ class Tables:
         refused = self._guard_facts(commit)
         if refused is not None:
             return refused
-        run = Run(len(self.runs), commit.run_id, new, new.salt)
+        run = Run(self.admitted, commit.run_id, new, new.salt, line=line_of(new))
         attached = self._attach(commit, run)
         if isinstance(attached, Refused):
             return attached
         self._append(commit, run, attached)
+        self.admitted += 1
+        run.behind = run.line is not None and any(other.line == run.line for other in self.runs.values())
         self.runs[run.run_id] = run
-        self.ready[run.run_id] = ready_from_us(new.priority, commit.at_us)
+        if not run.behind:
+            self.ready[run.run_id] = ready_from_us(new.priority, commit.at_us)
         if key is not None:
             self.keys[key.tenant, key.key] = (run.run_id, key)
         return Applied(run.seq)
@@ -288,8 +380,10 @@ class Tables:
         self.rows += 1
         run.inbox[self.rows] = run.tokens[token] = InboxRow(self.rows, kind, body, at_us)
         run.control += 1
-        if run.worker is None:
+        if run.worker is None and (not run.behind or kind == "cancel"):
             self.ready.setdefault(run.run_id, at_us)
+        if kind == "cancel":
+            self.outbox.withdraw(run.run_id)
         return Applied(self.rows)
 
     def _decide(self, op: DecideApproval) -> Outcome:
@@ -298,7 +392,7 @@ class Tables:
             return Refused("approval", op.approval)
         run = self.runs[approval.run_id]
         token = f"approval:{op.approval}"
-        body = msgspec.json.encode({"approval": op.approval, "outcome": op.outcome, "by": op.by, "reason": op.reason})
+        body = decision(op)
         if approval.status != "pending":
             earlier = run.tokens.get(token)
             if earlier is not None and (earlier.body, earlier.at_us) == (body, op.at_us):
@@ -329,7 +423,12 @@ class Tables:
             if run.wake_at_us is not None and run.wake_at_us <= op.now_us and run.worker is None:
                 self.ready.setdefault(run.run_id, run.wake_at_us)
                 run.wake_at_us = None
-        picked = heapq.nsmallest(op.limit, self.ready, key=lambda name: (self.ready[name], self.runs[name].position))
+        has = (
+            self.ready
+            if op.programs is None
+            else [name for name in self.ready if self.runs[name].new.needs in ("", *op.programs)]
+        )
+        picked = heapq.nsmallest(op.limit, has, key=lambda name: (self.ready[name], self.runs[name].position))
         answer = Claimed(tuple(self._claimed(picked, op.worker)))
         if op.token and answer.runs:
             self.claims[op.worker] = (op.token, answer)
@@ -342,10 +441,31 @@ class Tables:
             if run.worker is None and run.status in ("queued", "running", "waiting"):
                 run.epoch += 1
                 run.worker = worker
-                yield ClaimedRun(run.run_id, run.seq, run.epoch)
+                yield ClaimedRun(run.run_id, run.seq, run.epoch, run.deaths)
+
+    def _settle_letter(self, op: SettleLetter) -> Outcome:
+        run = self.runs.get(op.run_id)
+        if run is None:
+            return Refused("run", op.run_id)
+        if run.status not in TERMINAL:
+            return Refused("terminal", run.status)
+        self.letters.setdefault(op.run_id, LetterRow(op.run_id, op.how, op.by, op.why, op.at_us))
+        return Applied(0)
+
+    def _give_back(self, op: GiveBack) -> Outcome:
+        run = self.runs.get(op.run_id)
+        if run is None or run.epoch != op.epoch or run.worker is None:
+            return Refused("epoch")
+        run.worker = None
+        self.ready.setdefault(run.run_id, op.at_us)
+        return Applied(0)
 
     def _set_fact(self, op: SetFact) -> Outcome:
         row = self.facts.get(op.name)
+        version = row.version if row is not None else 0
+        repeated = row is not None and op.expected is not None and (version, row.value) == (op.expected + 1, op.value)
+        if op.expected is not None and op.expected != version and not repeated:
+            return Refused("facts", op.name)
         if row is None or row.value != op.value:
             row = self.facts[op.name] = FactRow(op.name, row.version + 1 if row is not None else 1, op.value)
         return Applied(row.version)
@@ -370,7 +490,36 @@ class Tables:
         for name, approval in self.approvals.items():
             if approval.run_id == op.run_id:
                 self.approvals[name] = msgspec.structs.replace(approval, shown=b"")
+        self.outbox.erase(run.run_id, op.at_us)
+        if all(row.run_id != run.run_id for row in self.erasures):
+            self.erasures.append(ErasureRow(run.run_id, run.new.tenant, run.new.actor, op.by, op.reason, op.at_us))
         return Applied(0)
+
+    def _purge(self, op: Purge) -> Outcome:
+        """Positions count from 1 here, as rows of a database do."""
+        before_us = op.now_us - op.retain_us
+        removed = after = 0
+        seen = [run for run in self.runs.values() if run.new.route == op.route and run.position + 1 > op.after]
+        for run in sorted(seen, key=lambda one: one.position)[: op.limit]:
+            if run.new.admitted_at_us > before_us:
+                return Purged(removed, 0)
+            after = run.position + 1
+            if self._is_over(run, before_us):
+                self._remove(run)
+                removed += 1
+        return Purged(removed, after)
+
+    def _is_over(self, run: Run, before_us: int) -> bool:
+        return run.status in TERMINAL and run.updated_at_us <= before_us and not self.outbox.is_open(run.run_id)
+
+    def _remove(self, run: Run) -> None:
+        del self.runs[run.run_id]
+        self.ready.pop(run.run_id, None)
+        self.outbox.remove(run.run_id)
+        self.letters.pop(run.run_id, None)
+        self.approvals = {name: row for name, row in self.approvals.items() if row.run_id != run.run_id}
+        self.keys = {name: held for name, held in self.keys.items() if held[0] != run.run_id}
+        self.exclusive = {key: held for key, held in self.exclusive.items() if held[0] != run.run_id}
 
     def _add_key(self, op: AddKey) -> Outcome:
         row = KeyRow(op.prefix, op.digest, op.label, op.subject, op.grants, op.created_by, op.at_us, op.expires_at_us)

@@ -1,4 +1,4 @@
-"""What undoes a tool, as a tool of its own: with its own decision, intent and receipt."""
+"""What undoes a tool, or stops what it has started, as a tool of its own: with its own decision, intent and receipt."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ class Undone(msgspec.Struct, frozen=True):
 
 
 class Compensation:
-    """The ``compensate`` function of a tool.
+    """The ``compensate`` function of a tool, or with the suffix of one its ``cancel`` hook.
 
     It is called with those of the tool's arguments that it names, with ``result`` and with the context, if it names them. The context's
     idempotency key is that of the call that is undone: the provider knows it, and undoing twice under it is undoing once. What the tool
     promises of itself (effect class, idempotency, time-out) holds for its compensation.
     """
 
-    def __init__(self, tool: Tool, function: Callable[..., object]) -> None:
+    def __init__(self, tool: Tool, function: Callable[..., object], suffix: str = SUFFIX) -> None:
         of = tool.spec
         self._function = function
         self._wanted = frozenset(inspect.signature(function).parameters)
         self.spec = ToolSpec(
-            name=f"{of.name}{SUFFIX}"[:128],
-            description=inspect.getdoc(function) or f"Undo {of.name}.",
+            name=f"{of.name}{suffix}"[:128],
+            description=inspect.getdoc(function) or f"{'Undo' if suffix == SUFFIX else 'Stop'} {of.name}.",
+            withdraws=suffix != SUFFIX,
             effect=of.effect,
             input_schema=_SCHEMA,
             idempotent=of.idempotent,
@@ -48,6 +49,7 @@ class Compensation:
             timeout_s=of.timeout_s,
             permissions=of.permissions,
             sandbox=of.sandbox,
+            secrets=of.secrets,
         )
 
     def fit(self, arguments: bytes) -> str:

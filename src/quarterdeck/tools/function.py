@@ -18,13 +18,14 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import string
 import typing
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 
-from quarterdeck.core.contract import checked_name
+from quarterdeck.core.contract import checked_key, checked_name
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.labels import Confidentiality, Integrity
 from quarterdeck.core.specs import ToolSpec
@@ -34,6 +35,8 @@ from quarterdeck.ports.tools import Finding, ToolContext, ToolFailure
 MAX_RESULT = 1_048_576
 """The longest result of a tool, in bytes of JSON; a longer one makes the call fail with ``tool.result_too_large``."""
 
+FOR_EVER_S = 10 * 365 * 86_400
+"""How long a transactional tool may be performed again: without its receipt it has never done anything."""
 THREADS = 32
 """Worker threads of one plain tool: calls of a tool that hangs never take those of another."""
 
@@ -44,23 +47,21 @@ class FunctionTool:
     """A tool made of a function, plain or ``async``; plain ones run in a worker thread so that they cannot block the loop."""
 
     def __init__(
-        self,
-        function: Callable[..., object],
-        *,
-        effect: EffectClass,
-        name: str | None = None,
-        idempotent: bool = False,
-        idempotent_for_s: int = 86_400,
-        reconcile: Callable[..., object] | None = None,
-        compensate: Callable[..., object] | None = None,
-        timeout_s: float = 30.0,
-        permissions: tuple[str, ...] = (),
-        sandbox: str = "in_process",
-        cost_microusd: int = 0,
-        evidence: tuple[str, ...] = (),
-        integrity: Integrity = Integrity.TRUSTED,
-        confidentiality: Confidentiality = Confidentiality.PUBLIC,
-    ) -> None:
+        self, function: Callable[..., object], *, effect: EffectClass, name: str | None = None,
+        idempotent: bool = False, idempotent_for_s: int = 86_400, reconcile: Callable[..., object] | None = None,
+        compensate: Callable[..., object] | None = None, cancel: Callable[..., object] | None = None,
+        timeout_s: float = 30.0, stale_s: float = 0.0, permissions: tuple[str, ...] = (), sandbox: str = "in_process",
+        cost_microusd: int = 0, evidence: tuple[str, ...] = (), integrity: Integrity = Integrity.TRUSTED,
+        confidentiality: Confidentiality = Confidentiality.PUBLIC, trusted_fields: tuple[str, ...] = (),
+        sinks: tuple[str, ...] | None = None, touches: Confidentiality | None = None, secrets: tuple[str, ...] = (),
+        transactional: bool = False, exclusive: str | Callable[..., str] | None = None,
+        heartbeat_timeout_s: float | None = None,
+    ) -> None:  # fmt: skip
+        self._exclusive = exclusive
+        if stale_s and effect is not EffectClass.READ:
+            raise UsageError(
+                "tool.stale", f"{name or function.__name__} is no read: only a read can be answered with an old answer"
+            )
         self._function = function
         self._is_async = inspect.iscoroutinefunction(function)
         self._threads: ThreadPoolExecutor | None = None
@@ -70,28 +71,55 @@ class FunctionTool:
         self._struct, self._context_name = _arguments_of(function)
         self._decoder: msgspec.json.Decoder[msgspec.Struct] = msgspec.json.Decoder(self._struct, strict=True)
         self._fields = self._struct.__struct_fields__
-        schema, components = msgspec.json.schema_components([self._struct], ref_template="#/$defs/{name}")
-        body = components.pop(self._struct.__name__, schema[0])
-        body.pop("title", None)
-        if components:
-            body["$defs"] = components
         self.spec = ToolSpec(
             name=checked_name("tool", name or function.__name__),
             description=inspect.getdoc(function) or "",
             effect=effect,
-            input_schema=_encoder.encode(body),
-            idempotent=idempotent,
-            idempotent_for_s=idempotent_for_s,
+            input_schema=_schema_of(self._struct),
+            idempotent=idempotent or transactional,
+            idempotent_for_s=FOR_EVER_S if transactional else idempotent_for_s,
             reconcilable=reconcile is not None,
             compensable=compensate is not None,
+            cancellable=cancel is not None,
             timeout_s=timeout_s,
+            stale_s=stale_s,
             permissions=permissions,
             sandbox=sandbox,
             cost_microusd=cost_microusd,
             evidence=evidence,
             integrity=integrity,
             confidentiality=confidentiality,
+            trusted_fields=trusted_fields,
+            sinks=sinks,
+            touches=touches,
+            secrets=secrets,
+            transactional=transactional,
+            exclusive=exclusive is not None,
+            heartbeat_timeout_s=heartbeat_timeout_s,
         )
+        if unknown := sorted(set(sinks or ()) - set(self._fields)):
+            said = f"{self.spec.name} has no arguments {', '.join(unknown)}; sinks are names of its arguments"
+            raise UsageError("tool.sinks", said)
+        self._require_possible()
+
+    def _require_possible(self) -> None:
+        spec, exclusive = self.spec, self._exclusive
+        if isinstance(exclusive, str) and (unknown := _named(exclusive) - set(self._fields)):
+            raise UsageError(
+                "tool.exclusive", f"{spec.name}: {exclusive!r} names {sorted(unknown)}, which are no parameters of it"
+            )
+        if spec.transactional and (spec.reconcilable or self._context_name is None):
+            said = "takes a ToolContext, through which it does all that it does, and needs no reconcile function"
+            raise UsageError("tool.transactional", f"{spec.name}: a transactional tool {said}")
+
+    def exclusive_key(self, arguments: bytes) -> str:
+        """The key of what a call with these arguments works on; empty if the tool has none."""
+        if self._exclusive is None:
+            return ""
+        decoded = self._decoder.decode(arguments)
+        values = {field: getattr(decoded, field) for field in self._fields}
+        key = self._exclusive.format(**values) if isinstance(self._exclusive, str) else self._exclusive(values)
+        return checked_key(f"the exclusive key of {self.spec.name}", key)
 
     def fit(self, arguments: bytes) -> str:
         """Why these arguments do not fit, or an empty string."""
@@ -174,6 +202,21 @@ class FunctionTool:
         if self._context_name is not None:
             values[self._context_name] = context
         return values
+
+
+def _schema_of(struct: type[msgspec.Struct]) -> bytes:
+    """The JSON Schema of a function's parameters, encoded."""
+    schema, components = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
+    body = components.pop(struct.__name__, schema[0])
+    body.pop("title", None)
+    if components:
+        body["$defs"] = components
+    return _encoder.encode(body)
+
+
+def _named(template: str) -> set[str]:
+    """The parameters that a template names."""
+    return {name.partition(".")[0].partition("[")[0] for _, name, _, _ in string.Formatter().parse(template) if name is not None}
 
 
 def _arguments_of(function: Callable[..., object]) -> tuple[type[msgspec.Struct], str | None]:

@@ -13,8 +13,9 @@ from typing import TypeVar
 
 import msgspec
 
-from quarterdeck.cli.places.verbs import Asked, Ended, Page, Record, RunFilter, Watching
-from quarterdeck.cli.printing import note
+from quarterdeck.app.budgets import Budget as AppBudget
+from quarterdeck.cli.places.verbs import Asked, Ended, Page, Record, RunFilter, SwitchOrder, Watching
+from quarterdeck.cli.printing import note, note_admission
 from quarterdeck.client import Budget, Client, ClientError, Retry, Unreachable, calls
 from quarterdeck.client.flows import Manners
 from quarterdeck.client.following import Following
@@ -23,18 +24,28 @@ from quarterdeck.client.shapes import (
     Approval,
     ApprovalDetail,
     ApprovalPage,
+    AuditPage,
     Dependency,
+    Doubt,
     Event,
+    KeyInfo,
+    MadeKey,
+    Oversight,
     Policies,
+    Replay,
     Route,
     RunPage,
     RunResult,
     RunSummary,
     Switches,
     Tool,
+    Worker,
 )
 from quarterdeck.core.canonical import Json
 from quarterdeck.core.errors import Corrupt, QuarterdeckError, Refused, Unauthenticated, Unavailable, UsageError
+from quarterdeck.core.identity import Grant
+from quarterdeck.core.overrides import Change
+from quarterdeck.core.vocabulary import CancelMode
 
 T = TypeVar("T")
 
@@ -108,6 +119,9 @@ class _Paging(Client):
     def approvals_page(self, cursor: str | None, limit: int, *, status: str, tenant: str | None) -> ApprovalPage:
         return self._wire.do(self._desk.ask(calls.approvals(cursor, limit, status=status, tenant=tenant)))
 
+    def letters_page(self, cursor: str | None, limit: int, *, route: str | None, tenant: str | None) -> RunPage:
+        return self._wire.do(self._desk.ask(calls.dead_letters(cursor, limit, route=route, tenant=tenant)))
+
     def read(
         self, run_id: str, after: int = 0, *, live: bool = True, content: bool | None = None, until_s: float | None = None
     ) -> Iterator[Event]:
@@ -131,16 +145,7 @@ class Served:
 
     def run(self, asked: Asked, watching: Watching) -> Ended:
         """Ask the server for it, and watch it there."""
-        asked.budget.envelope()  # the same refusals as anywhere
-        budget = asked.budget
-        sent = Budget(
-            turns=budget.turns,
-            tools=budget.tools,
-            tokens=budget.tokens,
-            context=budget.context,
-            deadline=budget.deadline,
-            usd=None if budget.usd is None else str(budget.usd),
-        )
+        sent = _sent(asked.budget)
         run = self._ask(
             lambda: self._client.submit(
                 asked.intent,
@@ -155,6 +160,7 @@ class Served:
             )
         )
         note(f"run {run.id} {'exists already under this key' if run.existing else 'is admitted'}; the server drives it")
+        note_admission(self._ask(lambda: run.show(content=False)))
         interrupted = False
         try:
             self._watch(run.id, watching)
@@ -195,15 +201,84 @@ class Served:
         """Its events, over any number of broken connections."""
         return self._each(lambda: self._client.read(run_id, after, live=follow, content=content))
 
-    def cancel(self, run_id: str, *, by: str | None, reason: str) -> RunSummary:
+    def cancel(self, run_id: str, *, by: str | None, reason: str, mode: CancelMode = CancelMode.COMPENSATE) -> RunSummary:
         """Stop a run."""
         _unnamed(by)
-        return self._ask(lambda: self._client.cancel(run_id, reason))
+        return self._ask(lambda: self._client.cancel(run_id, reason, mode=mode.value))
 
-    def resolve(self, run_id: str, call: str, *, done: bool, by: str | None, result: Json) -> RunSummary:
+    def interrupt(self, run_id: str, payload: Json, *, by: str | None, trusted: bool, token: str | None) -> RunSummary:
+        """Tell a run something. Whether it is trusted, the server knows by the key."""
+        _unnamed(by)
+        if trusted:
+            raise UsageError("by.server", "a server knows by the key whether its holder may steer runs; leave --trusted out")
+        return self._ask(lambda: self._client.interrupt(run_id, payload, token=token))
+
+    def escalate(self, run_id: str, *, by: str | None, reason: str) -> str:
+        """Make a run the concern of its next owner."""
+        _unnamed(by)
+        return self._ask(lambda: self._client.escalate(run_id, reason)).owner
+
+    def raise_budget(self, run_id: str, budget: AppBudget, *, by: str | None, reason: str) -> RunSummary:
+        """Set limits of a run anew."""
+        _unnamed(by)
+        return self._ask(lambda: self._client.raise_budget(run_id, _sent(budget), reason=reason))
+
+    def fork(self, run_id: str, step: str, *, by: str | None, edited: bool, result: Json, route: str | None) -> RunSummary:
+        """A new run that goes on where this one was at a step."""
+        _unnamed(by)
+        return self._ask(lambda: self._client.fork(run_id, step, edited=edited, result=result, route=route))
+
+    def replay(self, run_id: str) -> Replay:
+        """Execute a run again in the server, offline."""
+        return self._ask(lambda: self._client.replay(run_id))
+
+    def signal(self, run_id: str, name: str, payload: Json, *, by: str | None, key: str | None) -> RunSummary:
+        """Send a run a message."""
+        _unnamed(by)
+        return self._ask(lambda: self._client.signal(run_id, name, payload, idempotency_key=key))
+
+    def pause(self, run_id: str, *, by: str | None, reason: str) -> RunSummary:
+        """Let a run begin nothing new."""
+        _unnamed(by)
+        return self._ask(lambda: self._client.pause(run_id, reason))
+
+    def resume(self, run_id: str, *, by: str | None, reason: str, done: bool) -> RunSummary:
+        """Let a run go on."""
+        _unnamed(by)
+        return self._ask(lambda: self._client.resume(run_id, reason, done=done))
+
+    def keys(self) -> Sequence[KeyInfo]:
+        """The keys that the own key manages."""
+        return self._ask(self._client.keys)
+
+    def make_key(self, subject: str, grants: Sequence[Grant], label: str, lifetime_s: int | None) -> MadeKey:
+        """Make a key there."""
+        given = [(grant.role.value, grant.tenant) for grant in grants]
+        return self._ask(lambda: self._client.make_key(subject, given, label=label, lifetime_s=lifetime_s))
+
+    def revoke_key(self, prefix: str, reason: str) -> KeyInfo:
+        """End a key there."""
+        return self._ask(lambda: self._client.revoke_key(prefix, reason))
+
+    def resolve(
+        self, run_id: str, call: str, *, done: bool, by: str | None, result: Json, retry: bool = False, reason: str = ""
+    ) -> RunSummary:
         """Say how an unknown effect ended."""
         _unnamed(by)
-        return self._ask(lambda: self._client.resolve(run_id, call, done=done, result=result))
+        return self._ask(lambda: self._client.resolve(run_id, call, done=done, result=result, retry=retry, reason=reason))
+
+    def effects(self) -> Sequence[Doubt]:
+        """Effects in doubt."""
+        return self._ask(self._client.effects).effects
+
+    def mark(self, run_id: str, call: str, *, by: str | None, reason: str, wrong: bool) -> RunSummary:
+        """Say of a decision that it was wrong."""
+        _unnamed(by)
+        return self._ask(lambda: self._client.mark(run_id, call, reason=reason, wrong=wrong))
+
+    def oversight(self) -> Oversight:
+        """How often people changed decisions."""
+        return self._ask(self._client.oversight)
 
     def approvals(self, status: str, tenant: str | None, cursor: str | None, limit: int) -> Page[Approval]:
         """Approvals, the nearest deadline first."""
@@ -220,6 +295,18 @@ class Served:
         if approve:
             return self._ask(lambda: self._client.approve(name, digest=digest, reason=reason))
         return self._ask(lambda: self._client.reject(name, digest=digest, reason=reason))
+
+    def edit(self, name: str, arguments: Json, *, by: str | None, reason: str, digest: str | None) -> Approval:
+        """Want other arguments."""
+        _unnamed(by)
+        if not isinstance(arguments, dict):
+            raise UsageError("approval.arguments", "other arguments are an object, as the approval shows them")
+        return self._ask(lambda: self._client.edit(name, dict(arguments), digest=digest, reason=reason))
+
+    def respond(self, name: str, text: str, *, by: str | None, digest: str | None) -> Approval:
+        """Say something instead of the action."""
+        _unnamed(by)
+        return self._ask(lambda: self._client.respond(name, text, digest=digest))
 
     def budgets(self) -> Sequence[Account]:
         """Shared accounts."""
@@ -241,9 +328,49 @@ class Served:
         """The switches that are set."""
         return self._ask(self._client.switches)
 
-    def switch(self, name: str, *, on: bool, reason: str) -> Switches:
+    def switch(self, order: SwitchOrder) -> Switches:
         """Set or clear a switch."""
-        return self._ask(lambda: self._client.switch(name, on=on, reason=reason))
+        _unnamed(order.by)
+        return self._ask(
+            lambda: self._client.switch(
+                order.name,
+                on=order.on,
+                reason=order.reason,
+                tenant=order.tenant,
+                route=order.route,
+                expires_in_s=order.expires_in_s,
+                expected_version=order.expected,
+            )
+        )
+
+    def audit(self, after: int, limit: int, *, action: str, target: str) -> AuditPage:
+        """What operators did."""
+        return self._ask(lambda: self._client.audit(after, limit, action=action, target=target))
+
+    def change_dependency(self, name: str, change: Change | None, *, for_s: float, by: str | None, reason: str) -> None:
+        """Change the policy of a model or tool for so long, or end a change."""
+        _unnamed(by)
+        said = None if change is None else msgspec.to_builtins(change)
+        self._ask(lambda: self._client.change_dependency(name, said, for_s=for_s, reason=reason))
+
+    def workers(self) -> Sequence[Worker]:
+        """Every worker of the server's store."""
+        return self._ask(self._client.workers)
+
+    def dead_letters(self, route: str | None, tenant: str | None, cursor: str | None, limit: int) -> Page[RunSummary]:
+        """Runs that could not be done and about which nobody has decided, newest first."""
+        page = self._ask(lambda: self._client.letters_page(cursor, limit, route=route, tenant=tenant))
+        return Page(page.runs, page.next)
+
+    def requeue(self, run_id: str, *, by: str | None, reason: str) -> RunSummary:
+        """Ask for a failed run once more; the new run."""
+        _unnamed(by)
+        return self._ask(lambda: self._client.requeue(run_id, reason))
+
+    def drop(self, run_id: str, *, by: str | None, reason: str) -> RunSummary:
+        """Let a dead letter go."""
+        _unnamed(by)
+        return self._ask(lambda: self._client.drop(run_id, reason))
 
     def dependencies(self) -> Sequence[Dependency]:
         """How each model and tool is doing in the process that answers."""
@@ -260,6 +387,19 @@ class Served:
             yield from begin()
         except ClientError as error:
             raise translated(error, keyed=self._keyed) from None
+
+
+def _sent(budget: AppBudget) -> Budget:
+    """A budget as a client sends it, with the same refusals as anywhere."""
+    budget.envelope()
+    return Budget(
+        turns=budget.turns,
+        tools=budget.tools,
+        tokens=budget.tokens,
+        context=budget.context,
+        deadline=budget.deadline,
+        usd=None if budget.usd is None else str(budget.usd),
+    )
 
 
 def _unnamed(by: str | None) -> None:

@@ -9,39 +9,46 @@ from collections.abc import Sequence
 
 import msgspec
 
-from quarterdeck.app.budgets import overlaid
+from quarterdeck.app import shown
 from quarterdeck.app.deck import Quarterdeck
+from quarterdeck.app.switching import Switched
 from quarterdeck.app.views import EventView, RunView, event_views
 from quarterdeck.app.views import RunResult as StoredResult
-from quarterdeck.client.shapes import Account, Approval, ApprovalDetail, Event, Route, RunDetail, RunResult, RunSummary, Tool
+from quarterdeck.app.workers import WorkerView
+from quarterdeck.client.shapes import (
+    Account,
+    Approval,
+    ApprovalDetail,
+    AuditRow,
+    Event,
+    KeyInfo,
+    MadeKey,
+    Route,
+    RunDetail,
+    RunResult,
+    RunSummary,
+    SwitchDetail,
+    Switches,
+    SwitchProof,
+    Tool,
+    Worker,
+)
+from quarterdeck.core.audit import Audit
+from quarterdeck.core.controls import Switch
 from quarterdeck.core.specs import RouteSpec, ToolSpec
 from quarterdeck.ports.store import AccountRow, ApprovalRow, RunRow, StoredEvent
+from quarterdeck.server.identity.keys import KeyInfo as KeyInfoOfStore
+from quarterdeck.server.identity.keys import NewKey
 
 
 def summary(row: RunRow) -> RunSummary:
     """One run as lists show it."""
-    return msgspec.convert({**msgspec.structs.asdict(row), "user": row.actor}, RunSummary)
+    return msgspec.convert(shown.run(row), RunSummary)
 
 
 def detail(view: RunView, *, content: bool) -> RunDetail:
     """One run in full; its reply only once it has ended, and with ``content``."""
-    contract, result = view.contract, view.result
-    return msgspec.convert(
-        {
-            **msgspec.structs.asdict(summary(view.row)),
-            **{name: contract[name] for name in ("mode", "autonomy", "risk", "limits")},
-            "versions": contract["version_set"],
-            "deadline_at_us": contract.get("deadline_at_us"),
-            "turn": view.turn,
-            "effects": result.effects,
-            "spent": result.spent,
-            "open_effects": view.open_effects,
-            "unknown_effects": view.unknown_effects,
-            "approvals": view.approvals,
-            "result": {"text": result.text, "partial": result.partial} if content and result.done else None,
-        },
-        RunDetail,
-    )
+    return msgspec.convert(shown.run_in_full(view, content=content), RunDetail)
 
 
 def result(found: StoredResult) -> RunResult:
@@ -61,39 +68,62 @@ def event(view: EventView) -> Event:
 
 def approval(row: ApprovalRow) -> Approval:
     """One approval without its contents."""
-    return msgspec.convert(msgspec.structs.asdict(row), Approval)
+    return msgspec.convert(shown.approval(row), Approval)
 
 
 def approval_detail(row: ApprovalRow) -> ApprovalDetail:
     """One approval with what would be executed, unless that was erased."""
-    text = row.shown.decode() if row.shown else None
-    shown = None if text is None else msgspec.json.decode(text)
-    return ApprovalDetail(**msgspec.structs.asdict(approval(row)), shown=shown, shown_text=text)
+    return msgspec.convert(shown.approval_in_full(row, content=True), ApprovalDetail)
 
 
 def account(row: AccountRow) -> Account:
     """One shared account in one dimension."""
-    return msgspec.convert(msgspec.structs.asdict(row), Account)
+    return msgspec.convert(shown.account(row), Account)
+
+
+def key(info: KeyInfoOfStore) -> KeyInfo:
+    """One API key, without its text."""
+    return msgspec.convert(msgspec.to_builtins(info), KeyInfo)
+
+
+def made_key(made: NewKey) -> MadeKey:
+    """An API key that was just made."""
+    return msgspec.convert({**msgspec.to_builtins(made.info), "key": made.text}, MadeKey)
+
+
+def worker(view: WorkerView) -> Worker:
+    """One runtime that may hold runs."""
+    return msgspec.convert(msgspec.structs.asdict(view), Worker)
 
 
 def tool(spec: ToolSpec) -> Tool:
     """One tool's manifest."""
-    built = {name: value for name, value in msgspec.structs.asdict(spec).items() if name != "input_schema"}
-    schema = msgspec.json.decode(spec.input_schema)
-    return msgspec.convert({**built, "input_schema": schema, "schema_hash": spec.schema_hash}, Tool)
+    return msgspec.convert(shown.tool(spec), Tool)
 
 
 def route(deck: Quarterdeck, spec: RouteSpec) -> Route:
-    """One row of the route table, with what its agent says where it is silent."""
-    agent = deck.agents[spec.agent]
-    return msgspec.convert(
-        {
-            **msgspec.to_builtins(spec),
-            "model": agent.model,
-            "risk": spec.risk or agent.risk,
-            "autonomy": spec.autonomy or agent.autonomy,
-            "tools": [name for name in agent.tools if spec.tools is None or name in spec.tools],
-            "limits": msgspec.to_builtins(overlaid(agent.limits, spec.limits)),
-        },
-        Route,
-    )
+    """One row of the route table, as it is in effect."""
+    return msgspec.convert(shown.route(spec, deck.agents), Route)
+
+
+def switches(version: int, found: Sequence[Switch], now_us: int) -> Switches:
+    """The switches as servers show them."""
+    details = [
+        SwitchDetail(
+            key=one.key, expired=one.expires_at_us is not None and now_us >= one.expires_at_us, **msgspec.structs.asdict(one)
+        )
+        for one in found
+    ]
+    return Switches(version=version, switches=tuple([one.key for one in details if not one.expired]), details=tuple(details))
+
+
+def switch_proof(done: Switched) -> SwitchProof:
+    """The proof of a change."""
+    said = {name: value for name, value in msgspec.structs.asdict(done).items() if name != "reach"}
+    return SwitchProof(**said, **msgspec.structs.asdict(done.reach))
+
+
+def audit_row(seq: int, said: Audit) -> AuditRow:
+    """One action of an operator."""
+    detail = msgspec.json.decode(said.detail) if said.detail else None
+    return AuditRow(seq=seq, **{**msgspec.structs.asdict(said), "detail": detail})

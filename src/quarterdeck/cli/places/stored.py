@@ -2,44 +2,60 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import msgspec
 
+from quarterdeck.app import switching
+from quarterdeck.app.auditing import actions
+from quarterdeck.app.budgets import Budget
+from quarterdeck.app.clock import SystemClock, SystemEntropy
 from quarterdeck.app.orders import approval_of
+from quarterdeck.app.oversight import doubts
+from quarterdeck.app.oversight import oversight as overseen
 from quarterdeck.app.views import row_of, run_view
+from quarterdeck.app.workers import worker_views
 from quarterdeck.cli import orders
 from quarterdeck.cli.following import stored_until_end
 from quarterdeck.cli.places import shaping
-from quarterdeck.cli.places.verbs import Asked, Ended, Page, Record, RunFilter, Watching
+from quarterdeck.cli.places.verbs import Asked, Ended, Page, Record, RunFilter, SwitchOrder, Watching
 from quarterdeck.cli.printing import note
 from quarterdeck.cli.settings import Settings
-from quarterdeck.cli.storefile import reading
+from quarterdeck.cli.storefile import driver, incarnation_of, reading
 from quarterdeck.client.shapes import (
     Account,
     Approval,
     ApprovalDetail,
+    AuditPage,
     Dependency,
+    Doubt,
     Event,
+    KeyInfo,
+    MadeKey,
+    Oversight,
     Policies,
+    Replay,
     Route,
     RunSummary,
     Switches,
     Tool,
+    Worker,
 )
 from quarterdeck.core.canonical import Json
-from quarterdeck.core.errors import Unavailable, UsageError
+from quarterdeck.core.errors import UsageError
+from quarterdeck.core.identity import Grant
+from quarterdeck.core.overrides import Change, changed
+from quarterdeck.core.vocabulary import CancelMode
 from quarterdeck.ports.store import Insights
-from quarterdeck.store.sqlite.opening import owner_of
 
 Row = TypeVar("Row")
 Shown = TypeVar("Shown")
 
 OPERATOR = "operator"
 """Who cancels, where nobody is named."""
-ATTEMPTS = 5
-"""How often a switch is set again if another process undoes it in the same moment."""
 
 
 class Stored:
@@ -51,8 +67,8 @@ class Stored:
 
     @property
     def driven(self) -> bool:
-        """Whether a process owns the store."""
-        return owner_of(self._path) is not None
+        """Whether some process drives the runs of the store."""
+        return driver(self._path) is not None
 
     def run(self, asked: Asked, watching: Watching) -> Ended:
         """Drive it in this process if nobody owns the store, else hand it to who does."""
@@ -107,15 +123,109 @@ class Stored:
                 if stored is not None:
                     yield from shaping.events([stored], content=content)
 
-    def cancel(self, run_id: str, *, by: str | None, reason: str) -> RunSummary:
+    def cancel(self, run_id: str, *, by: str | None, reason: str, mode: CancelMode = CancelMode.COMPENSATE) -> RunSummary:
         """Stop a run."""
-        orders.cancel(self._path, run_id, by=by or OPERATOR, reason=reason)
+        orders.cancel(self._path, run_id, by=by or OPERATOR, reason=reason, mode=mode)
         return self._summary(run_id)
 
-    def resolve(self, run_id: str, call: str, *, done: bool, by: str | None, result: Json) -> RunSummary:
-        """Say how an unknown effect ended."""
-        orders.resolve(self._path, run_id, call, done=done, by=_named(by), result=result)
+    def signal(self, run_id: str, name: str, payload: Json, *, by: str | None, key: str | None) -> RunSummary:
+        """Send a run a message."""
+        orders.signal(self._path, run_id, name, payload, by=by or OPERATOR, token=key or _token())
         return self._summary(run_id)
+
+    def pause(self, run_id: str, *, by: str | None, reason: str) -> RunSummary:
+        """Let a run begin nothing new."""
+        orders.pause(self._path, run_id, by=by or OPERATOR, reason=reason, token=_token())
+        return self._summary(run_id)
+
+    def resume(self, run_id: str, *, by: str | None, reason: str, done: bool) -> RunSummary:
+        """Let a run go on."""
+        orders.resume(self._path, run_id, by=by or OPERATOR, reason=reason, done=done, token=_token())
+        return self._summary(run_id)
+
+    def keys(self) -> Sequence[KeyInfo]:
+        """The store's API keys."""
+        from quarterdeck.server.identity import LOCAL_OPERATOR, list_keys
+
+        with reading(self._path) as insights:
+            return [shaping.key(each) for each in list_keys(insights, SystemClock(), by=LOCAL_OPERATOR)]
+
+    def make_key(self, subject: str, grants: Sequence[Grant], label: str, lifetime_s: int | None) -> MadeKey:
+        """Make an API key, in the name of who can write the store's file."""
+        from quarterdeck.server.identity import LOCAL_OPERATOR, KeyRequest, create_key
+
+        apply, request = orders.visiting(self._path), KeyRequest(subject, label, tuple(grants), lifetime_s)
+        with reading(self._path) as insights:
+            making = create_key(apply, insights, SystemClock(), SystemEntropy(), request=request, by=LOCAL_OPERATOR)
+            return shaping.made_key(asyncio.run(making))
+
+    def revoke_key(self, prefix: str, reason: str) -> KeyInfo:
+        """End an API key, in the same name."""
+        from quarterdeck.server.identity import LOCAL_OPERATOR, revoke_key
+
+        apply = orders.visiting(self._path)
+        with reading(self._path) as insights:
+            ending = revoke_key(apply, insights, SystemClock(), prefix=prefix, by=LOCAL_OPERATOR, reason=reason)
+            return shaping.key(asyncio.run(ending))
+
+    def interrupt(self, run_id: str, payload: Json, *, by: str | None, trusted: bool, token: str | None) -> RunSummary:
+        """Tell a run something."""
+        orders.interrupt(self._path, run_id, payload, by=by or OPERATOR, trusted=trusted, token=token)
+        return self._summary(run_id)
+
+    def escalate(self, run_id: str, *, by: str | None, reason: str) -> str:
+        """Make a run the concern of the next owner that the deck's route names."""
+        with reading(self._path) as insights:
+            route = self._chosen.deck().routes.get(row_of(insights, run_id).route)
+        owners = route.escalation if route is not None else ()
+        return orders.escalate(self._path, run_id, owners, by=by or OPERATOR, reason=reason)
+
+    def raise_budget(self, run_id: str, budget: Budget, *, by: str | None, reason: str) -> RunSummary:
+        """Set limits of a run anew."""
+        orders.raise_budget(self._path, run_id, budget.limits(), by=by or OPERATOR, reason=reason, token=None)
+        return self._summary(run_id)
+
+    def fork(self, run_id: str, step: str, *, by: str | None, edited: bool, result: Json, route: str | None) -> RunSummary:
+        """A new run that goes on where this one was at a step, under the deck's code."""
+        from quarterdeck.app.beside import fork_beside
+        from quarterdeck.app.forking import Fork
+
+        wanted = Fork(step, edited, result, route)
+        deck, apply = self._chosen.deck(), orders.visiting(self._path)
+        with reading(self._path) as insights:
+            work = fork_beside(deck, apply, insights, run_id, wanted, by=by or OPERATOR, incarnation=incarnation_of(self._path))
+            made = asyncio.run(work)
+        return self._summary(made)
+
+    def replay(self, run_id: str) -> Replay:
+        """Execute a run again offline, under the deck's code and policies."""
+        from quarterdeck.app.beside import replay_beside
+
+        with reading(self._path) as insights:
+            found = replay_beside(self._chosen.deck(), insights, run_id, incarnation_of(self._path))
+        return msgspec.convert({**msgspec.to_builtins(found), "same": found.same}, Replay)
+
+    def resolve(
+        self, run_id: str, call: str, *, done: bool, by: str | None, result: Json, retry: bool = False, reason: str = ""
+    ) -> RunSummary:
+        """Say how an unknown effect ended."""
+        orders.resolve(self._path, run_id, call, done=done, by=_named(by), result=result, retry=retry, reason=reason)
+        return self._summary(run_id)
+
+    def effects(self) -> Sequence[Doubt]:
+        """Effects in doubt."""
+        with reading(self._path) as insights:
+            return [msgspec.convert(msgspec.structs.asdict(one), Doubt) for one in doubts(insights)]
+
+    def mark(self, run_id: str, call: str, *, by: str | None, reason: str, wrong: bool) -> RunSummary:
+        """Say of a decision that it was wrong."""
+        orders.mark(self._path, run_id, call, by=_named(by), reason=reason, wrong=wrong)
+        return self._summary(run_id)
+
+    def oversight(self) -> Oversight:
+        """How often people changed decisions."""
+        with reading(self._path) as insights:
+            return msgspec.convert(msgspec.structs.asdict(overseen(insights)), Oversight)
 
     def approvals(self, status: str, tenant: str | None, cursor: str | None, limit: int) -> Page[Approval]:
         """Approvals, the nearest deadline first."""
@@ -137,6 +247,16 @@ class Stored:
     def decide(self, name: str, *, approve: bool, by: str | None, reason: str, digest: str | None) -> Approval:
         """Answer one approval."""
         orders.decide(self._path, name, approve=approve, by=_named(by), reason=reason, digest=digest)
+        return self.approval_summary(name)
+
+    def edit(self, name: str, arguments: Json, *, by: str | None, reason: str, digest: str | None) -> Approval:
+        """Want other arguments."""
+        orders.edit(self._path, name, arguments, by=_named(by), reason=reason, digest=digest)
+        return self.approval_summary(name)
+
+    def respond(self, name: str, text: str, *, by: str | None, digest: str | None) -> Approval:
+        """Say something instead of the action."""
+        orders.respond(self._path, name, text, by=_named(by), digest=digest)
         return self.approval_summary(name)
 
     def approval_summary(self, name: str) -> Approval:
@@ -169,7 +289,7 @@ class Stored:
 
         deck = self._chosen.deck()
         version = policy_of(deck).version
-        if self._path.exists():
+        if isinstance(self._path, str) or self._path.exists():
             with reading(self._path) as insights:
                 stored = _fact(insights, "policy")[1]
             if stored and stored != version:
@@ -179,19 +299,55 @@ class Stored:
     def switches(self) -> Switches:
         """The switches that are set."""
         with reading(self._path) as insights:
-            version, value = _fact(insights, "switches")
-        return Switches(version=version, switches=msgspec.json.decode(value or "[]", type=tuple[str, ...]))
+            return shaping.switches(*switching.stored(insights), SystemClock().now_us())
 
-    def switch(self, name: str, *, on: bool, reason: str) -> Switches:
-        """Set or clear a switch. Looked at afterwards, and repeated if another process has changed the switches in the same moment."""
-        for _ in range(ATTEMPTS):
-            orders.switch(self._path, name, on=on)
-            found = self.switches()
-            if (name in found.switches) == on:
-                return found
-        raise Unavailable(
-            "switch.contended", f"{name} was changed back by somebody else each time; look at `quarterdeck switches ls`"
-        )
+    def switch(self, order: SwitchOrder) -> Switches:
+        """Set or clear a switch."""
+        done = orders.switch(self._path, order, by=order.by or OPERATOR)
+        found = self.switches()
+        return msgspec.structs.replace(found, proof=shaping.switch_proof(done))
+
+    def audit(self, after: int, limit: int, *, action: str, target: str) -> AuditPage:
+        """What operators did."""
+        with reading(self._path) as insights:
+            rows = list(islice(actions(insights, after=after, action=action, target=target), limit + 1))
+        shown = tuple([shaping.audit_row(seq, said) for seq, said in rows[:limit]])
+        return AuditPage(rows=shown, next=shown[-1].seq if len(rows) > limit else None)
+
+    def change_dependency(self, name: str, change: Change | None, *, for_s: float, by: str | None, reason: str) -> None:
+        """Change the policy of a model or tool of the deck for so long, or end a change."""
+        declared = self._chosen.deck().dependencies.get(name)
+        if declared is None:
+            raise UsageError("dependency.unknown", f"the deck has no dependency {name[:80]!r}; write model:NAME or tool:NAME")
+        if change is not None:
+            changed(declared, change)
+        orders.change_dependency(self._path, name, change, for_s=for_s, by=by or OPERATOR, reason=reason)
+
+    def workers(self) -> Sequence[Worker]:
+        """Every runtime that may hold runs."""
+        with reading(self._path) as insights:
+            return [shaping.worker(view) for view in worker_views(insights)]
+
+    def dead_letters(self, route: str | None, tenant: str | None, cursor: str | None, limit: int) -> Page[RunSummary]:
+        """Runs that could not be done and about which nobody has decided, newest first."""
+        tenants = None if tenant is None else [tenant]
+
+        with reading(self._path) as insights:
+
+            def read(before: str | None, limit: int) -> Sequence[RunSummary]:
+                found = insights.dead_letters(tenants=tenants, route=route, before=before, limit=limit)
+                return [shaping.summary(row) for row in found]
+
+            return _page(read, lambda row: row.run_id, cursor, limit)
+
+    def requeue(self, run_id: str, *, by: str | None, reason: str) -> RunSummary:
+        """Ask for a failed run once more; the new run."""
+        return self._summary(orders.requeue(self._path, self._chosen.deck(), run_id, by=by or OPERATOR, reason=reason))
+
+    def drop(self, run_id: str, *, by: str | None, reason: str) -> RunSummary:
+        """Let a dead letter go."""
+        orders.drop(self._path, run_id, by=by or OPERATOR, reason=reason)
+        return self._summary(run_id)
 
     def dependencies(self) -> Sequence[Dependency]:
         """Nobody can tell: raises :class:`UsageError` (``config.server``)."""
@@ -215,6 +371,10 @@ def _page(
 
 def _fact(insights: Insights, name: str) -> tuple[int, str]:
     return next(((row.version, row.value) for row in insights.facts() if row.name == name), (0, ""))
+
+
+def _token() -> str:
+    return SystemEntropy().token(8).hex()
 
 
 def _named(by: str | None) -> str:

@@ -14,18 +14,27 @@ from quarterdeck.client.shapes import (
     Account,
     Approval,
     ApprovalDetail,
+    AuditPage,
     Dependency,
+    Doubt,
     Event,
+    KeyInfo,
+    MadeKey,
+    Oversight,
     Policies,
+    Replay,
     Route,
     RunDetail,
     RunResult,
     RunSummary,
     Switches,
     Tool,
+    Worker,
 )
 from quarterdeck.core.canonical import Json
-from quarterdeck.core.vocabulary import Mode
+from quarterdeck.core.identity import Grant
+from quarterdeck.core.overrides import Change
+from quarterdeck.core.vocabulary import CancelMode, Mode
 
 Row = TypeVar("Row")
 
@@ -66,6 +75,20 @@ class Asked:
     idempotency_key: str | None = None
     correlation_id: str | None = None
     mode: Mode | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchOrder:
+    """A switch to set or to clear: its bounds, its expiry, and the version of the switches that was seen, if that matters."""
+
+    name: str
+    on: bool
+    reason: str
+    tenant: str = ""
+    route: str = ""
+    expires_in_s: int | None = None
+    expected: int | None = None
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +134,70 @@ class Place(Protocol):
         """
         ...
 
-    def cancel(self, run_id: str, *, by: str | None, reason: str) -> RunSummary:
+    def cancel(self, run_id: str, *, by: str | None, reason: str, mode: CancelMode = CancelMode.COMPENSATE) -> RunSummary:
         """Stop a run; harmless when repeated."""
         ...
 
-    def resolve(self, run_id: str, call: str, *, done: bool, by: str | None, result: Json) -> RunSummary:
-        """Say how an unknown effect ended."""
+    def signal(self, run_id: str, name: str, payload: Json, *, by: str | None, key: str | None) -> RunSummary:
+        """Send a run a message; under one ``key`` it is one message."""
+        ...
+
+    def pause(self, run_id: str, *, by: str | None, reason: str) -> RunSummary:
+        """Let a run begin nothing new; harmless when repeated."""
+        ...
+
+    def resume(self, run_id: str, *, by: str | None, reason: str, done: bool) -> RunSummary:
+        """Let a run go on that was paused, or is stuck; harmless when repeated."""
+        ...
+
+    def keys(self) -> Sequence[KeyInfo]:
+        """The API keys, never their texts."""
+        ...
+
+    def make_key(self, subject: str, grants: Sequence[Grant], label: str, lifetime_s: int | None) -> MadeKey:
+        """Make an API key; its text is here and nowhere else."""
+        ...
+
+    def revoke_key(self, prefix: str, reason: str) -> KeyInfo:
+        """End an API key for ever; a second time changes nothing."""
+        ...
+
+    def interrupt(self, run_id: str, payload: Json, *, by: str | None, trusted: bool, token: str | None) -> RunSummary:
+        """Tell a run something that goes before whatever it was about to do."""
+        ...
+
+    def escalate(self, run_id: str, *, by: str | None, reason: str) -> str:
+        """Make a run the concern of its next owner; who that is."""
+        ...
+
+    def raise_budget(self, run_id: str, budget: Budget, *, by: str | None, reason: str) -> RunSummary:
+        """Set limits of a run anew."""
+        ...
+
+    def fork(self, run_id: str, step: str, *, by: str | None, edited: bool, result: Json, route: str | None) -> RunSummary:
+        """A new run that goes on where this one was at a step."""
+        ...
+
+    def replay(self, run_id: str) -> Replay:
+        """Execute a run again offline."""
+        ...
+
+    def resolve(
+        self, run_id: str, call: str, *, done: bool, by: str | None, result: Json, retry: bool = False, reason: str = ""
+    ) -> RunSummary:
+        """Say how an unknown effect ended, or that it was not done and shall be tried once more."""
+        ...
+
+    def effects(self) -> Sequence[Doubt]:
+        """Effects of which nobody knows whether they happened."""
+        ...
+
+    def mark(self, run_id: str, call: str, *, by: str | None, reason: str, wrong: bool) -> RunSummary:
+        """Say of a decision that it was wrong."""
+        ...
+
+    def oversight(self) -> Oversight:
+        """How often people changed decisions."""
         ...
 
     def approvals(self, status: str, tenant: str | None, cursor: str | None, limit: int) -> Page[Approval]:
@@ -129,6 +210,14 @@ class Place(Protocol):
 
     def decide(self, name: str, *, approve: bool, by: str | None, reason: str, digest: str | None) -> Approval:
         """Answer one approval, for the digest that was seen, else for what is there now."""
+        ...
+
+    def edit(self, name: str, arguments: Json, *, by: str | None, reason: str, digest: str | None) -> Approval:
+        """Want other arguments: a new proposal."""
+        ...
+
+    def respond(self, name: str, text: str, *, by: str | None, digest: str | None) -> Approval:
+        """Say something to the program instead of the action."""
         ...
 
     def budgets(self) -> Sequence[Account]:
@@ -151,8 +240,32 @@ class Place(Protocol):
         """The switches that are set."""
         ...
 
-    def switch(self, name: str, *, on: bool, reason: str) -> Switches:
-        """Set or clear a switch; when this returns, no intent that it covers commits any more."""
+    def switch(self, order: SwitchOrder) -> Switches:
+        """Set or clear a switch; when this returns, no intent that it covers commits any more. The answer has the proof."""
+        ...
+
+    def audit(self, after: int, limit: int, *, action: str, target: str) -> AuditPage:
+        """What operators did, the oldest first."""
+        ...
+
+    def change_dependency(self, name: str, change: Change | None, *, for_s: float, by: str | None, reason: str) -> None:
+        """Change the policy of a model or tool for so long, or end a change."""
+        ...
+
+    def workers(self) -> Sequence[Worker]:
+        """Every runtime that may hold runs."""
+        ...
+
+    def dead_letters(self, route: str | None, tenant: str | None, cursor: str | None, limit: int) -> Page[RunSummary]:
+        """Runs that could not be done and about which nobody has decided, newest first."""
+        ...
+
+    def requeue(self, run_id: str, *, by: str | None, reason: str) -> RunSummary:
+        """Ask for a failed run once more; the new run."""
+        ...
+
+    def drop(self, run_id: str, *, by: str | None, reason: str) -> RunSummary:
+        """Let a dead letter go."""
         ...
 
     def dependencies(self) -> Sequence[Dependency]:

@@ -1,8 +1,8 @@
 """Child runs: delegation through the gate, a share of the budget, and the way back of the result.
 
 A child is a run of its own. Its parent opens it in its own journal first, under an id that follows from the parent's; admitting it is
-then harmless to repeat, whoever does it. The parent waits as rows; the child's end puts a row into the parent's inbox, and should
-that be lost, the parent looks by itself after a while.
+then harmless to repeat, whoever does it. The parent waits as rows; the commit of the child's end puts a row into the parent's inbox. As a
+safety net, for a child that an earlier version has ended, the parent looks by itself after a long while.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from quarterdeck.engine.services import Child
 from quarterdeck.engine.workflows.strands import Step
 from quarterdeck.gate.proposals import propose_delegation
 
-LOOK_AFTER_S = 60.0
-"""After how long a parent looks by itself whether its children have ended; their ends wake it long before."""
+LOOK_AFTER_S = 3_600.0
+"""After how long a parent looks by itself whether its children have ended; the commits of their ends wake it."""
 RESENDS = 5
 """How often an order to a child is given to the store before the runtime gives up."""
 SHARED_OUT = (Dimension.MODEL_CALLS, Dimension.TOOL_CALLS, Dimension.TOKENS, Dimension.COST)
@@ -69,7 +69,12 @@ async def delegate(held: Held, call: str, step: Step) -> None:
         judged_by = held.services.gate.versions
         decision = held.services.gate.judge(proposal, held.state, held.standing).decision
         child = Child(
-            child_id(held.run_id, call, held.services.clock.now_us()), step.name, proposal.arguments, _limits(wanted, share)
+            child_id(held.run_id, call, held.services.clock.now_us()),
+            step.name,
+            proposal.arguments,
+            _limits(wanted, share),
+            held.state.labels,
+            step.options.get("ordering_key"),
         )
         code = _hindrance(held, child, lacking) if decision.ruling is Ruling.ALLOW else None
         if code is not None:
@@ -133,7 +138,7 @@ async def look_after(held: Held, call: str, step: Step, *, cancel: bool) -> bool
 async def _admit(held: Held, call: str, step: Step, run_id: str, share: dict[str, int]) -> None:
     arguments = held.transcript.raw(call).encode()
     wanted: Limits = step.options["limits"]
-    child = Child(run_id, step.name, arguments, _limits(wanted, share))
+    child = Child(run_id, step.name, arguments, _limits(wanted, share), held.state.labels, step.options.get("ordering_key"))
     try:
         commit = held.services.delegate(held.state.contract, child)
     except QuarterdeckError as error:
@@ -168,17 +173,14 @@ def _end(held: Held, call: str, run_id: str, seq: int) -> Happening:
     if not isinstance(event, ev.RunFinished):
         raise Corrupt("journal.transition", f"run {run_id} has ended without saying how; the journal is not trustworthy")
     now_us = held.services.clock.now_us()
-    ended = ev.ChildEnded(now_us, call, run_id, event.status, event.reason, event.code, event.spent)
+    ended = ev.ChildEnded(now_us, call, run_id, event.status, event.reason, event.code, event.spent, event.labels)
     return ended, stored.payload if stored.payload is not None else b"{}"
 
 
-async def tell_parent(held: Held, status: Status) -> None:
-    """A run has ended: wake the run that waits for it. Should this be lost, that one looks by itself."""
+def told_parent(held: Held, status: Status) -> tuple[Deliver, ...]:
+    """What the commit of a run's end carries for the run that waits for it."""
     parent = held.state.contract.parent_run_id
-    if parent is not None:
-        body = _encoder.encode({"run_id": held.run_id, "status": status})
-        order = Deliver(parent, "child", body, held.services.clock.now_us(), f"child:{held.run_id}")
-        try:
-            await held.services.journal.submit(order)
-        except Unavailable as error:
-            _log.warning("run %s: its parent was not told: %s", held.run_id, error)
+    if parent is None:
+        return ()
+    body = _encoder.encode({"run_id": held.run_id, "status": status})
+    return (Deliver(parent, "child", body, held.services.clock.now_us(), f"child:{held.run_id}"),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import msgspec
 
@@ -13,7 +13,7 @@ from quarterdeck.core.contract import Limits
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.retry import RetryPolicy
 from quarterdeck.core.steps import StepKind
-from quarterdeck.engine.workflows.errors import Denied, StepFailed
+from quarterdeck.engine.workflows.errors import Continued, Denied, StepFailed
 from quarterdeck.engine.workflows.play import Play
 from quarterdeck.engine.workflows.saga import Saga
 from quarterdeck.engine.workflows.strands import Branches, Step
@@ -26,6 +26,10 @@ MODEL_TRIES = 3
 """How often a model call is asked for that may have been billed and gave nothing: each time anew, with a new reservation."""
 REPROPOSED = frozenset({"model.timeout", "model.connection", "model.garbled", "model.interrupted", "effect.perform_by"})
 """The failures after which it is."""
+
+
+CAPACITY = frozenset({"breaker", "bulkhead", "rate"})
+"""Families of codes that say that a dependency cannot serve now."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -93,6 +97,20 @@ class Context:
         name = getattr(function, "__qualname__", type(function).__name__)[-120:]
         return await Step(StepKind.FUNCTION, name, [arguments, named] if named else [arguments], key=key, options=options)
 
+    async def either(self, *tools: str | Callable[..., object], key: str | None = None, **arguments: object) -> object:
+        """The answer of the first of these tools that gives one: each is called, as a proposal of its own, where the one before has failed
+        or has no capacity. What is denied for another reason is denied.
+        """
+        for place, tool in enumerate(tools):
+            again = key if key is None or not place else f"{key}.or{place}"
+            try:
+                return await self.tool(tool, key=again, **arguments)
+            except (StepFailed, Denied) as error:
+                spent = isinstance(error, Denied) and error.code.partition(".")[0] not in CAPACITY
+                if spent or place + 1 == len(tools):
+                    raise
+        raise UsageError("tool.undeclared", "name at least one tool")
+
     async def tool(self, tool: str | Callable[..., object], /, *, key: str | None = None, **arguments: object) -> object:
         """Call a tool, through the gate. Raises what its receipt says; an effect that nobody knows the end of waits for a person."""
         name = self._name(tool)
@@ -133,10 +151,28 @@ class Context:
         return await self._delegate(agent, payload, budget, key)
 
     async def workflow(
-        self, workflow: object, payload: object = None, *, budget: object = None, key: str | None = None
+        self,
+        workflow: object,
+        payload: object = None,
+        *,
+        budget: object = None,
+        key: str | None = None,
+        ordering_key: str | None = None,
     ) -> object:
-        """Delegate to another workflow: a run of its own. What it returned."""
-        return await self._delegate(workflow, payload, budget, key)
+        """Delegate to another workflow: a run of its own. What it returned.
+
+        With an ``ordering_key`` it waits for its turn among the runs of that key on its route. Denied (``ordering.deadlock``) where this
+        run, or one that waits for it, has that turn.
+        """
+        return await self._delegate(workflow, payload, budget, key, ordering_key)
+
+    async def publish(self, topic: str, body: object, *, key: str = "", step: str | None = None) -> str:
+        """Let a message leave, once for ever: recorded with the step, delivered at least once by ``deck.outbox(topic)``. Its name.
+
+        Messages of one ``key`` leave in order; without one, those of this run do. It is a call of the tool ``publish.<topic>``, through the
+        gate. ``step`` names the step.
+        """
+        return str(await self.tool(f"publish.{topic}", key=step, body=body, message_key=key))
 
     async def approve(
         self,
@@ -177,6 +213,26 @@ class Context:
         due_s = None if timeout is None else _seconds(timeout)
         return await Step(StepKind.SIGNAL, name, {"timeout_s": due_s}, key=key, due_s=due_s)
 
+    def continue_as_new(self, payload: object = None) -> NoReturn:
+        """Begin this workflow anew with ``payload``: the same run, with a fresh history, so that executing it again never costs more
+        than one generation. Messages that were not taken go along. Its budget, its effects and its result stay the run's.
+
+        Not inside a saga or a branch (``workflow.continue_place``): what they have open would be forgotten.
+        """
+        strand = self._play.strand()
+        if strand.sagas or strand.parent is not None:
+            said = "a workflow begins anew only outside of every saga and branch; leave them first"
+            raise UsageError("workflow.continue_place", said)
+        raise Continued(payload)
+
+    def interrupts(self) -> list[object]:
+        """What the run was told by :meth:`~quarterdeck.app.runtime.Runtime.interrupt` since the last time that this was asked, oldest
+        first. The same in every execution. A workflow that is declared with ``interrupts="raise"`` gets what comes while it waits (for
+        a timer, a message, a person) as :class:`Interrupted` there.
+        """
+        told, self._play.interrupts = self._play.interrupts, []
+        return told
+
     async def gather(self, *parts: Awaitable[T], return_exceptions: bool = False) -> list[T]:
         """Await several things side by side; their results, in order. All are waited for, then the first error is raised."""
         branches = await Branches(parts)
@@ -216,17 +272,19 @@ class Context:
             raise UsageError("tool.undeclared", f"{shown} is not a tool of this deck; decorate it with @deck.tool(effect=…)")
         return name
 
-    async def _delegate(self, program: object, payload: object, budget: object, key: str | None) -> object:
+    async def _delegate(
+        self, program: object, payload: object, budget: object, key: str | None, ordering_key: str | None = None
+    ) -> object:
         name = program if isinstance(program, str) else getattr(program, "name", None) or self._play.names.get(program)
         if not isinstance(name, str):
             raise UsageError(
                 "workflow.program", f"{program!r:.80} is no program; pass the name of a route, an agent or a workflow"
             )
         limits = budget.limits() if hasattr(budget, "limits") else Limits()
-        return await Step(StepKind.CHILD, name, payload, key=key, options={"limits": limits})
+        return await Step(StepKind.CHILD, name, payload, key=key, options={"limits": limits, "ordering_key": ordering_key})
 
     def _undoing(self, call: str, arguments: Mapping[str, object], result: object) -> dict[str, object]:
-        return {"key": f"{self.run_id}:{call}", "arguments": dict(arguments), "result": result}
+        return {"key": f"{self._play.owner(call)}:{call}", "arguments": dict(arguments), "result": result}
 
 
 def _seconds(value: str | float) -> float:

@@ -8,18 +8,20 @@ from collections.abc import Awaitable, Callable, Coroutine
 import msgspec
 
 from quarterdeck.core import events as ev
+from quarterdeck.core.carrying import carried
 from quarterdeck.core.errors import Corrupt, QuarterdeckError, UsageError
 from quarterdeck.core.judge import revoked
-from quarterdeck.core.loop import Finish, Wait
+from quarterdeck.core.loop import Decide, Finish, Recover, Wait, Withdraw, next_move
 from quarterdeck.core.steps import StepKind
 from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, Ruling, Status, StopReason
 from quarterdeck.engine.acting import Allowed, act, perform
 from quarterdeck.engine.asking import decided
 from quarterdeck.engine.held import Held, Rest
 from quarterdeck.engine.recovery import recover
+from quarterdeck.engine.withdrawing import withdraw
 from quarterdeck.engine.workflows import performing, waiting
 from quarterdeck.engine.workflows.children import delegate, look_after
-from quarterdeck.engine.workflows.errors import Denied
+from quarterdeck.engine.workflows.errors import Continued, Denied
 from quarterdeck.engine.workflows.play import Play
 from quarterdeck.engine.workflows.program import WorkflowProgram
 from quarterdeck.engine.workflows.recording import Recording
@@ -46,8 +48,8 @@ class WorkflowOutput(msgspec.Struct, frozen=True, omit_defaults=True):
     value: msgspec.Raw = msgspec.Raw(b"null")
 
 
-async def drive_workflow(held: Held, resting: Resting) -> None:
-    """Drive a workflow until it waits or ends."""
+async def drive_workflow(held: Held, resting: Resting) -> bool:
+    """Drive a workflow until it waits or ends; or, if this process stops, to where nothing is being performed: then false."""
     recording, program = held.transcript, held.program
     if not isinstance(recording, Recording) or not isinstance(program, WorkflowProgram):
         raise TypeError(f"run {held.run_id} is no workflow")
@@ -55,8 +57,11 @@ async def drive_workflow(held: Held, resting: Resting) -> None:
     try:
         while True:
             rest = await driver.round()
+            if driver.gave_way:
+                await held.sequencer.flush()
+                return False
             if rest is not None and await resting(held, rest):
-                return
+                return True
     finally:
         await driver.leave()
 
@@ -71,10 +76,16 @@ class _Driver:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.recovered = False
         self.begun = False
+        self.gave_way = False
         self.uncertain: set[str] = set()
         clock = held.services.clock
         spec = held.services.gate.catalogue.spec
-        self.play = Play(held.state, recording, held.sequencer.note, clock.now_us, spec, program.compensations, program.names)
+
+        def play() -> Play:
+            return Play(held.state, recording, held.sequencer.note, clock.now_us, spec, program.compensations, program.names)
+
+        self._anew = play
+        self.play = play()
 
     async def round(self) -> Rest | None:
         """Deliver, look around, begin, wait: one of them, or a rest."""
@@ -88,12 +99,17 @@ class _Driver:
         if play.diverged is not None:
             return self._diverged()
         if play.ended:
-            return await self._end()
+            return await self._stop_started() or await self._end()
+        if self.held.services.drain.asked:
+            if self.tasks:
+                await self._wait()
+            self.gave_way = not self.tasks
+            return None
         if not self.recovered:
             if self.held.state.open and (rest := await recover(self.held, tuple(self.held.state.open))) is not None:
                 return rest
             self.recovered = True
-        await waiting.look(self.held, recording, play.waiting, self.tasks)
+        await waiting.look(self.held, recording, play.waiting, self.tasks, raises=self.program.raises)
         if recording.arrivals:
             return None
         if self.held.state.paused and not self.held.state.cancelled_by:
@@ -152,6 +168,10 @@ class _Driver:
         for call, (_, step) in list(self.play.waiting.items()):
             mark = state.calls.get(call)
             if mark is None or call in self.tasks:
+                continue
+            if step.undoes in state.inherited:  # it belongs to the run that this one was forked from
+                now_us = held.services.clock.now_us()
+                held.note(ev.StepClosed(now_us, call, ReceiptStatus.SUCCEEDED, "effect.inherited"), b"null")
                 continue
             if step.kind is StepKind.TOOL and waiting.can_decide(state, mark, call, stopped=over):
                 calls.append(call)
@@ -240,11 +260,34 @@ class _Driver:
         if not only:
             self.held.sequencer.read_inbox()
 
-    async def _end(self) -> Rest:
+    async def _stop_started(self) -> Rest | None:
+        """In a run that was cancelled, stop what it has started outside; recovery comes first, as everywhere."""
+        while self.held.state.cancelled_by:
+            if self.tasks:
+                await self._wait()
+                continue
+            match next_move(self.held.state):
+                case Recover(calls):
+                    if (rest := await recover(self.held, calls)) is not None:
+                        return rest
+                case Withdraw(calls):
+                    await withdraw(self.held, calls)
+                case Decide(calls):
+                    if (rest := await act(self.held, calls)) is not None:
+                        return rest
+                case Wait() as wait:
+                    return Rest(wait)
+                case _:
+                    return None
+        return None
+
+    async def _end(self) -> Rest | None:
         main, state = self.play.strands.main, self.held.state
         if main.error is None:
             return self._returned(main.result)
         error = main.error
+        if isinstance(error, Continued) and not state.cancelled_by:
+            return await self._continue(error.payload)
         if isinstance(error, RuntimeError) and "no running event loop" in str(error):
             error = foreign("it called for an event loop")
         code = error.code if isinstance(error, QuarterdeckError) else "workflow.failed"
@@ -259,6 +302,21 @@ class _Driver:
             raise error
         told = error.message if isinstance(error, QuarterdeckError) else f"{type(error).__name__}: {error}"
         return Rest(how, (), _encoder.encode(WorkflowOutput(message=told[:2_000])))
+
+    async def _continue(self, payload: object) -> Rest | None:
+        """Begin anew, with a fresh history; only once what is noted is durable, so that the state is that of the journal."""
+        held, state = self.held, self.held.state
+        await held.sequencer.flush()
+        try:
+            left = self.recording.leaving(payload, self.play.interrupts)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            told = WorkflowOutput(message=f"it would begin anew with what has no JSON form: {str(error)[:200]}")
+            return Rest(Finish(Status.FAILED, StopReason.FAILED, "workflow.result"), (), _encoder.encode(told))
+        event = ev.RunContinued(held.services.clock.now_us(), state.generation + 1, state.contract, carried(state))
+        if await held.sequencer.commit(((event, left),)) is None:
+            self.play.close()
+            self.play, self.begun = self._anew(), False
+        return None  # or something came: it is told first
 
     def _returned(self, result: object) -> Rest:
         """What the workflow returned is itself a proposal: it leaves only if the gate allows it."""

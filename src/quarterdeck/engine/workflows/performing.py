@@ -114,8 +114,9 @@ class Asked:
     def __init__(self, held: Held, call: str, step: Step) -> None:
         services, contract = held.services, held.state.contract
         self.call = call
-        self.model = services.models[step.name]
-        self.dependency = services.model_dependencies[step.name]
+        name = held.model_name(step.name)
+        self.model = services.models[name]
+        self.dependency = services.model_dependencies[name]
         said: Any = step.arguments
         messages = tuple([Message(item["role"], item.get("content", "")) for item in said["messages"]])
         key = f"{contract.run_id}:{call}"
@@ -125,7 +126,7 @@ class Asked:
         cost = cost_microusd(self.model.price, self.worst)
         if cost:
             reserve["cost_microusd"] = cost
-        self.proposal = propose_model_call(contract, call, step.name, _encoder.encode(said), reserve)
+        self.proposal = propose_model_call(contract, call, name, _encoder.encode(said), reserve)
 
 
 async def ask(held: Held, call: str, step: Step) -> tuple[Asked, Permit, float] | Rest | None:
@@ -139,6 +140,8 @@ async def ask(held: Held, call: str, step: Step) -> tuple[Asked, Permit, float] 
         )
     exhausted: str | None = None
     while True:
+        if (drained := held.drained()) is not None:
+            return drained
         exact = held.exact
         asked = Asked(held, call, step)
         judged_by = held.services.gate.versions
@@ -213,5 +216,6 @@ async def perform_ask(held: Held, asked: Asked, permit: Permit, until_s: float) 
         asked.worst,
         before,
         held.deadline_s(asked.call),
+        held.reins(asked.call, model=True),
     )
     return msgspec.structs.replace(closed, calls=()), _encoder.encode(ModelPayload(reply.text))

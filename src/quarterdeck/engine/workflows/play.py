@@ -15,7 +15,7 @@ from quarterdeck.core.state import RunState
 from quarterdeck.core.steps import MARKERS, StepKind, step_digest
 from quarterdeck.core.vocabulary import ReceiptStatus, Status
 from quarterdeck.engine.transcript import ModelPayload
-from quarterdeck.engine.workflows.errors import Denied, Diverged, StepFailed
+from quarterdeck.engine.workflows.errors import Denied, Diverged, Interrupted, StepFailed
 from quarterdeck.engine.workflows.recording import Arrival, Recording, value_of
 from quarterdeck.engine.workflows.strands import Step, Strand, Strands
 
@@ -56,11 +56,12 @@ class Play:
         self.tools = tools
         self.compensations = compensations
         self.names = names
-        self.told_us = state.contract.admitted_at_us
+        self.told_us = state.begun_at_us or state.contract.admitted_at_us
         self.cancelled: ev.CancelRequested | None = None
         self.diverged: Diverged | None = None
         self.unheeded = 0
         self.drawn = 0
+        self.interrupts: list[object] = []
         self._note = note
         self._now_us = now_us
         self._named: set[str] = set()
@@ -84,7 +85,9 @@ class Play:
 
     def begin(self, body: Body) -> None:
         """Execute the function until it is quiet."""
-        self.strands.start(body(self))
+        self.interrupts = list(self.recording.unasked)
+        generation = self.state.generation
+        self.strands.start(body(self), f"g{generation}/" if generation else "")
         self._run()
 
     def tell(self, arrival: Arrival) -> None:
@@ -93,6 +96,9 @@ class Play:
         self.told_us = max(self.told_us, event.at_us)
         if isinstance(event, ev.CancelRequested):
             self.cancelled = self.cancelled or event
+            return
+        if isinstance(event, ev.RunInterrupted):
+            self.interrupts.append(value_of(payload))
             return
         call: str = event.call  # type: ignore[union-attr]
         found = self.waiting.get(call)
@@ -131,8 +137,19 @@ class Play:
     def draw(self) -> bytes:
         """32 bytes that look random, the same in every execution, different for each run and each draw."""
         self.drawn += 1
-        words = f"{self.state.contract.run_id}\n{self.state.contract.trace_id}\n{self.drawn}"
+        seed = self.state.source or self.seed
+        words = f"{seed}\n{self.drawn}"
         return bytes.fromhex(step_digest(StepKind.EMIT, "draw", words.encode()))
+
+    @property
+    def seed(self) -> str:
+        """What this run draws its numbers from, where it does not draw them from another run's."""
+        contract, generation = self.state.contract, self.state.generation
+        return f"{contract.run_id}\n{contract.trace_id}" + (f"\n{generation}" if generation else "")
+
+    def owner(self, call: str) -> str:
+        """The run whose step this is: this one's, or of a fork's source."""
+        return self.state.inherited.get(call, self.state.contract.run_id)
 
     def _strand(self) -> Strand:
         if self.strands.current is None:
@@ -216,12 +233,16 @@ def _answer(event: ev.Event, payload: bytes | None, step: Step) -> tuple[object,
             return None, _failed(event.code, step, "")
         case ev.ChildEnded():
             return _child(event, payload, step)
+        case ev.StepInherited():
+            return _answer(ev.decode(event.answer.encode()), payload, step)
         case ev.StepClosed() | ev.ToolClosed() | ev.EffectResolved():
             value = value_of(payload)
             if event.status is ReceiptStatus.SUCCEEDED:
                 return value, None
             code = "tool.failed" if isinstance(event, ev.EffectResolved) else event.code
             told = value if isinstance(value, dict) else {}
+            if code == "run.interrupted":
+                return None, Interrupted(told.get("interrupt"))
             return None, _failed(code, step, str(told.get("message", "")))
         case _:
             raise TypeError(f"{type(event).__name__} answers no step")

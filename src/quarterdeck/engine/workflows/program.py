@@ -23,11 +23,13 @@ Function = Callable[..., Coroutine[object, object, object]]
 class WorkflowProgram(Program):
     """What is the same for every run of a workflow. ``names`` are tools and workflows by the functions that they were made of;
     ``compensations`` the tools that undo, by the tools that they undo.
+    ``raises``: an interrupt ends what the workflow waits for.
     """
 
     function: Function = field(kw_only=True)
     names: Mapping[object, str] = field(kw_only=True)
     compensations: Mapping[str, str] = field(kw_only=True)
+    raises: bool = field(kw_only=True, default=False)
 
     def body(self, play: Play, payload: bytes | None) -> Coroutine[object, object, object]:
         """The coroutine of one execution."""

@@ -10,7 +10,18 @@ from quarterdeck.core import events as ev
 from quarterdeck.core.errors import Corrupt
 from quarterdeck.core.steps import StepKind
 from quarterdeck.core.vocabulary import ProposalKind, ReceiptStatus, Ruling
-from quarterdeck.engine.transcript import Transcript
+from quarterdeck.engine.transcript import Transcript, present
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+class Leaving(msgspec.Struct, frozen=True):
+    """The payload with which a fresh history of a workflow begins."""
+
+    input: msgspec.Raw
+    signals: dict[str, tuple[msgspec.Raw, ...]] = {}
+    unasked: tuple[object, ...] = ()
+
 
 Arrival = tuple[ev.Event, bytes | None]
 """Something that the workflow may have to be told, with its payload."""
@@ -38,6 +49,9 @@ class Recording(Transcript):
         self.by_hand = False
         self._names: dict[str, str] = {}
         self._live = False
+        self._hooks: set[str] = set()
+        self.interrupts: deque[bytes] = deque()
+        self.unasked: list[object] = []
 
     def live(self) -> None:
         """The journal has been read: what happens from now on is told by the sequencer."""
@@ -46,23 +60,34 @@ class Recording(Transcript):
     def apply(self, event: ev.Event, payload: bytes | None) -> None:
         """Take in one more event of the journal that is being read."""
         if not self._live:
-            if isinstance(event, ev.StepProposed):
+            if isinstance(event, ev.StepProposed) and event.step is not StepKind.WITHDRAW:
                 self.proposals.append(event)
             self.order(event, payload)
 
     def order(self, event: ev.Event, payload: bytes | None) -> None:
         """Take in an event whose place in the journal is certain."""
+        if self.origins is not None:
+            self.trace(event, payload)
         match event:
             case ev.StepProposed():
                 self._proposed(event, payload)
             case ev.RunAdmitted():
                 self.input = payload
+            case ev.RunContinued() | ev.RunForked():
+                self._begin(present(payload))
             case ev.ToolClosed() if event.status is ReceiptStatus.UNKNOWN:
                 pass  # whoever resolves it answers
+            case ev.EffectResolved() if event.again:
+                pass  # it is proposed once more
             case ev.GateDecided() if event.ruling is not Ruling.DENY or event.proposal in (ProposalKind.REPLY, ProposalKind.STOP):
                 pass
+            case ev.StepInherited():
+                self._answered(event, payload)
             case ev.StepClosed() | ev.ToolClosed() | ev.EffectResolved() | ev.ModelClosed() | ev.ChildEnded() | ev.GateDecided():
                 self._answered(event, payload)
+            case ev.RunInterrupted():
+                self.interrupts.append(payload or b"null")
+                self.arrivals.append((event, payload))
             case ev.CancelRequested():
                 self.arrivals.append((event, payload))
             case ev.SignalReceived():
@@ -72,8 +97,35 @@ class Recording(Transcript):
                 self.by_hand = event.done
             case ev.ApprovalDecided():
                 self.said[event.approval] = event.reason
+                if event.call in self.arguments and event.outcome == "edited" and payload is not None:
+                    self.arguments[event.call] = payload.decode()
+                elif event.call and event.outcome == "answered" and payload is not None:
+                    self.instead[event.call] = payload
             case _:
                 pass
+
+    def _trust_again(self, payload: bytes) -> None:
+        """A workflow made its own input: that is trusted only where nothing untrusted was read before."""
+        if self.origins is not None and not self.origins.tainted:
+            self.origins.trust_json(bytes(msgspec.json.decode(payload, type=Leaving).input))
+
+    def _asked(self, call: str) -> str | None:
+        return self.arguments.get(call)
+
+    def leaving(self, payload: object, unasked: list[object]) -> bytes:
+        """What a fresh history begins with: its input, and what came and was not taken."""
+        signals = {name: tuple(msgspec.Raw(one) for one in waiting) for name, waiting in self.signals.items() if waiting}
+        left = Leaving(msgspec.Raw(_encoder.encode(payload)), signals, tuple(unasked))
+        return _encoder.encode(left)
+
+    def _begin(self, payload: bytes) -> None:
+        left = msgspec.json.decode(payload, type=Leaving)
+        live, origins, specs = self._live, self.origins, self._specs
+        Recording.__init__(self)
+        self._live, self.input = live, bytes(left.input)
+        self.origins, self._specs = origins, specs
+        self.signals = {name: deque(bytes(one) for one in waiting) for name, waiting in left.signals.items()}
+        self.unasked = list(left.unasked)
 
     def raw(self, call: str) -> str:
         """The arguments of a step, as they are recorded."""
@@ -82,7 +134,9 @@ class Recording(Transcript):
     def _proposed(self, event: ev.StepProposed, payload: bytes | None) -> None:
         if event.due_us is not None:
             self.due_us[event.call] = event.due_us
-        if event.step is StepKind.TOOL or event.step is StepKind.CHILD:
+        if event.step is StepKind.WITHDRAW:
+            self._hooks.add(event.call)
+        if event.step in (StepKind.TOOL, StepKind.CHILD, StepKind.WITHDRAW):
             if payload is None:
                 raise Corrupt("payload.erased", "the contents of this run were erased; it cannot go on")
             self.arguments[event.call] = payload.decode()
@@ -97,9 +151,14 @@ class Recording(Transcript):
         self.due_us.pop(call, None)
         self.stuck_since.pop(call, None)
         name = self._names.pop(call, None)
-        if name is not None and isinstance(event, ev.StepClosed) and event.status is ReceiptStatus.SUCCEEDED:
-            self.signals[name].popleft()
-        self.arrivals.append((event, payload))
+        said = ev.decode(event.answer.encode()) if isinstance(event, ev.StepInherited) else event
+        succeeded = isinstance(said, ev.StepClosed) and said.status is ReceiptStatus.SUCCEEDED
+        if name is not None and succeeded and (waiting := self.signals.get(name)):  # an edited answer has taken no message
+            waiting.popleft()
+        if isinstance(said, ev.StepClosed) and said.code == "run.interrupted":
+            self.interrupts.popleft()
+        if call not in self._hooks:  # nothing in the program waits for what the runtime itself asked for
+            self.arrivals.append((event, payload))
 
 
 def value_of(payload: bytes | None) -> object:

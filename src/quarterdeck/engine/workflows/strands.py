@@ -28,6 +28,7 @@ from typing import Any
 
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.steps import StepKind
+from quarterdeck.engine.workflows.errors import Continued
 
 MAX_BRANCHES = 1_000
 """The most branches of one ``gather``."""
@@ -115,9 +116,9 @@ class Strands:
         self.current: Strand | None = None
         self.main: Strand
 
-    def start(self, coroutine: Coroutine[object, object, object]) -> None:
-        """Begin with the function itself."""
-        self.main = Strand(coroutine, "", None)
+    def start(self, coroutine: Coroutine[object, object, object], scope: str = "") -> None:
+        """Begin with the function itself; ``scope`` is the first part of all its keys."""
+        self.main = Strand(coroutine, scope, None)
         self._ready.append((self.main, None, None))
 
     def deliver(self, call: str, value: object, error: BaseException | None) -> None:
@@ -157,7 +158,7 @@ class Strands:
             asked = strand.coroutine.throw(error) if error is not None else strand.coroutine.send(value)
         except StopIteration as stop:
             self._end(strand, stop.value, None)
-        except (Exception, asyncio.CancelledError) as raised:  # the one broad except of the workflow
+        except (Exception, asyncio.CancelledError, Continued) as raised:  # the one broad except of the workflow
             self._end(strand, None, raised)
         else:
             self._take(strand, asked)

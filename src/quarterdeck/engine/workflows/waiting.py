@@ -42,17 +42,25 @@ def can_decide(state: RunState, mark: CallMark, call: str, *, stopped: bool) -> 
     return not (mark.ruling is Ruling.ASK and approval is not None and approval.outcome == "pending")
 
 
-async def look(held: Held, recording: Recording, waiting: Waiting, tasks: Container[str]) -> None:
+INTERRUPTIBLE = frozenset({StepKind.TIMER, StepKind.SIGNAL, StepKind.APPROVAL})
+"""What an interrupt ends, in a workflow that wants it so."""
+
+
+async def look(held: Held, recording: Recording, waiting: Waiting, tasks: Container[str], *, raises: bool = False) -> None:
     """Note whatever has come about of what is waited for: timers, messages, answers, ends of children, a cancel."""
     state, now_us = held.state, held.services.clock.now_us()
     for approval, mark in list(state.approvals.items()):
         if mark.outcome == "pending" and now_us >= mark.expires_at_us:
             held.sequencer.expire(approval, now_us)
+    held.escalate(now_us)
     stop = stopped(state, now_us)
     for call, (_, step) in list(waiting.items()):
         due_us = recording.due_us.get(call)
         is_due = due_us is not None and now_us >= due_us
         code = None if step.undoes else stop
+        if raises and recording.interrupts and step.kind in INTERRUPTIBLE:
+            _interrupt(held, call, recording.interrupts[0])
+            return  # one interrupt ends one wait; the workflow sees it before anything else is looked at
         match step.kind:
             case StepKind.TIMER if is_due or code:
                 _close(held, call, code if not is_due else None, b"null")
@@ -81,6 +89,13 @@ def stopped(state: RunState, now_us: int) -> str | None:
 def _close(held: Held, call: str, code: str | None, payload: bytes) -> None:
     status = ReceiptStatus.SUCCEEDED if code is None else ReceiptStatus.FAILED
     held.note(ev.StepClosed(held.services.clock.now_us(), call, status, code or ""), payload)
+
+
+def _interrupt(held: Held, call: str, payload: bytes) -> None:
+    mark = held.state.calls[call]
+    if mark.approval is not None:
+        held.sequencer.withdraw(mark.approval)
+    _close(held, call, "run.interrupted", _encoder.encode({"interrupt": msgspec.Raw(payload)}))
 
 
 def _resume(held: Held, call: str, *, by_hand: bool) -> None:
@@ -159,7 +174,7 @@ def wait_of(held: Held, recording: Recording, waiting: Waiting) -> Wait:
         if mark.approval is not None and state.approvals[mark.approval].outcome == "pending":
             on.append(f"approval:{mark.approval}")
             codes.insert(0, "approval.needed")
-            wakes.append(state.approvals[mark.approval].expires_at_us)
+            wakes.append(state.approvals[mark.approval].wakes_at_us)
         else:
             on.append(_woken_by(state, call, step))
             codes.append(_CODES.get(step.kind, "step.waiting"))

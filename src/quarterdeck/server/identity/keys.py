@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from quarterdeck.core.apikeys import PREFIX_BYTES, SECRET_BYTES, assembled, digest_of, prefix_of
+from quarterdeck.core.audit import Audit
 from quarterdeck.core.commit import AddKey, Applied, Op, Outcome, RevokeKey
 from quarterdeck.core.contract import checked_key
 from quarterdeck.core.errors import Refused, UsageError
@@ -87,7 +88,7 @@ async def create_key(
     if sum(_status(row, now_us) == "active" for row in rows) >= MAX_KEYS:
         raise UsageError("auth.keys_full", f"there are {MAX_KEYS} keys in force; revoke some first")
     expires_at_us = None if lifetime_s is None else now_us + lifetime_s * 1_000_000
-    text, op = _minted(entropy, AddKey("", b"", label, subject, grants, by.subject, now_us, expires_at_us))
+    text, op = _minted(entropy, AddKey("", b"", label, subject, grants, by.subject, now_us, expires_at_us), by.subject)
     if not await _applied(apply, op):
         raise UsageError("auth.key_taken", "another key has this prefix, by chance; make it again")
     return NewKey(text, _info(_row(op), now_us))
@@ -110,7 +111,10 @@ async def revoke_key(
     row = insights.key(prefix)
     if row is None or not _manages(by, row):
         raise UsageError("auth.no_such_key", f"there is no key {prefix[:40]!r}; list the keys for their prefixes")
-    if not await _applied(apply, RevokeKey(prefix, by.subject, checked_key("reason", reason) if reason else "", clock.now_us())):
+    now_us = clock.now_us()
+    why = checked_key("reason", reason) if reason else ""
+    told = Audit("key.revoked", by.subject, f"key:{prefix}", now_us, why)
+    if not await _applied(apply, RevokeKey(prefix, by.subject, why, now_us, told)):
         raise UsageError("auth.no_such_key", f"there is no key {prefix[:40]!r}; list the keys for their prefixes")
     if cache is not None:
         cache.forget(prefix)
@@ -131,13 +135,18 @@ async def ensure_first_admin(apply: Apply, insights: Insights, clock: Clock, ent
     if insights.keys():
         return None
     grants = (Grant(EVERY_TENANT, Role.ADMIN),)
-    text, op = _minted(entropy, AddKey("", b"", "first key", "admin", grants, "first start", clock.now_us(), first=True))
+    text, op = _minted(
+        entropy, AddKey("", b"", "first key", "admin", grants, "first start", clock.now_us(), first=True), "first start"
+    )
     return text if await _applied(apply, op) else None
 
 
-def _minted(entropy: Entropy, op: AddKey) -> tuple[str, AddKey]:
+def _minted(entropy: Entropy, op: AddKey, by: str) -> tuple[str, AddKey]:
     text = assembled(entropy.token(PREFIX_BYTES), entropy.token(SECRET_BYTES))
-    return text, msgspec.structs.replace(op, prefix=prefix_of(text) or "", digest=digest_of(text))
+    prefix = prefix_of(text) or ""
+    given = {"subject": op.subject, "grants": [f"{grant.role}@{grant.tenant}" for grant in op.grants]}
+    told = Audit("key.made", by, f"key:{prefix}", op.at_us, detail=msgspec.json.encode(given).decode())
+    return text, msgspec.structs.replace(op, prefix=prefix, digest=digest_of(text), audit=told)
 
 
 async def _applied(apply: Apply, op: Op) -> bool:

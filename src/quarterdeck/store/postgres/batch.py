@@ -14,24 +14,36 @@ import msgspec
 import psycopg
 from psycopg import errors
 
+from quarterdeck.core.audit import entry
 from quarterdeck.core.commit import (
+    AddAudit,
     AddKey,
     Claim,
     Commit,
     DecideApproval,
+    DecidePost,
     Deliver,
     Erase,
+    GiveBack,
     NewRun,
     Op,
     Outcome,
+    Purge,
     Refused,
     RevokeKey,
     SetAccount,
     SetFact,
+    SettleLetter,
+    SettlePost,
+    TakePosts,
+    audit_of,
+    decision,
+    line_of,
     unstorable,
 )
 from quarterdeck.core.fairness import ready_from_us
 from quarterdeck.store.chain import payload_digest
+from quarterdeck.store.postgres.composing import Unwritable, composed
 
 Salts = Callable[[str], bytes | None]
 """The key of a run's payload digests; ``None`` where there is none any more."""
@@ -50,6 +62,7 @@ class Batch:
 
     __slots__ = (
         "asked",
+        "audits",
         "bodies",
         "change_facts",
         "charged",
@@ -64,6 +77,7 @@ class Batch:
 
     def __init__(self) -> None:
         self.ops: list[str] = []
+        self.audits: list[bytes | None] = []
         self.bodies: list[bytes] = []
         self.payloads: list[bytes | None] = []
         self.digests: list[bytes | None] = []
@@ -84,10 +98,16 @@ class Batch:
             written = self._written(op)
             if isinstance(op, Commit | Erase) and op.run_id in self.touched:
                 written["flush"] = True
+            if isinstance(op, Purge) and self.touched:
+                written["flush"] = True
             text = _text(written)
+        except Unwritable as error:
+            return Refused("statement", str(error)[:200])
         except (OverflowError, TypeError, ValueError) as error:
             return Refused("poison", str(error)[:200])
         self.ops.append(text)
+        said = audit_of(op)
+        self.audits.append(None if said is None else entry(said))
         self.size += len(text)
         match op:
             case Commit():
@@ -98,13 +118,15 @@ class Batch:
             case DecideApproval():
                 self._attach(decision(op))
                 self.asked.add(op.approval)
-            case Erase():
+            case Erase() | GiveBack() | SettleLetter():
                 self.names.add(op.run_id)
             case SetAccount():
                 self.charged.add(op.account)
             case SetFact():
                 self.change_facts = True
-            case Claim() | AddKey() | RevokeKey():
+            case SettlePost():
+                self.charged.add(f"lane:{op.lane}")
+            case Claim() | AddKey() | RevokeKey() | Purge() | TakePosts() | DecidePost() | AddAudit():
                 pass
             case _:
                 assert_never(op)
@@ -125,6 +147,11 @@ class Batch:
             isolate,
         )
 
+    @property
+    def audited(self) -> bool:
+        """Whether some operation brings a row of the audit log: then the batch goes through the function that writes them."""
+        return any(body is not None for body in self.audits)
+
     def _carry(self, op: Commit, salt_of: Salts) -> None:
         self.touched.add(op.run_id)
         salt = b""
@@ -136,6 +163,10 @@ class Batch:
             self.names.add(op.run_id)
         self.use_facts = self.use_facts or op.facts is not None
         self.charged.update(charge.move.account for charge in op.charges)
+        if op.delivers or op.outbox or op.takes:
+            self.names.update(order.run_id for order in op.delivers if is_text(order.run_id))
+            self.charged.update(f"lane:{post.lane}" for post in op.outbox)
+            self.charged.update(f"exclusive:{take.key}" for take in op.takes)
 
     def _attach(self, body: bytes, payload: bytes | None = None, digest: bytes | None = None) -> None:
         self.bodies.append(body)
@@ -154,25 +185,42 @@ class Batch:
                 answer = {"outcome": op.outcome, "by": op.by, "reason": op.reason, "digest": op.digest, "at": op.at_us}
                 return {"op": "decide", "approval": op.approval, "x": place, **answer}
             case Claim():
-                return {"op": "claim", "worker": op.worker, "limit": op.limit, "now": op.now_us, "token": op.token}
+                asked = {"op": "claim", "worker": op.worker, "limit": op.limit, "now": op.now_us, "token": op.token}
+                return asked if op.programs is None else {**asked, "programs": op.programs}
+            case GiveBack():
+                return {"op": "back", "run": op.run_id, "epoch": op.epoch, "at": op.at_us}
             case SetFact():
-                return {"op": "fact", "name": op.name, "value": op.value}
+                return {"op": "fact", "name": op.name, "value": op.value, "expected": op.expected}
             case SetAccount():
                 limits = {name: getattr(op.limits, name) for name in ("model_calls", "tool_calls", "tokens", "cost_microusd")}
                 return {"op": "account", "account": op.account, "limits": limits}
             case Erase():
-                return {"op": "erase", "run": op.run_id}
+                return {"op": "erase", "run": op.run_id, "by": op.by, "reason": op.reason, "at": op.at_us}
+            case Purge():
+                behind = {"after": op.after, "limit": op.limit}
+                return {"op": "purge", "route": op.route, "now": op.now_us, "retain": op.retain_us, **behind}
+            case TakePosts():
+                return {"op": "take", "limit": op.limit, "now": op.now_us, "lease": op.lease_us}
+            case SettlePost():
+                of = {"number": op.number, "lane": op.lane, "ticket": op.ticket}
+                return {"op": "settle", **of, "outcome": op.outcome, "at": op.at_us, "due": op.due_us, "code": op.code}
+            case DecidePost():
+                said = {"action": op.action, "by": op.by, "reason": op.reason, "at": op.at_us}
+                return {"op": "post", "message": op.message, **said}
+            case SettleLetter():
+                return {"op": "letter", "run": op.run_id, "how": op.how, "by": op.by, "why": op.why, "at": op.at_us}
             case AddKey():
                 return _key(op)
             case RevokeKey():
                 return {"op": "revoke", "prefix": op.prefix, "by": op.by, "reason": op.reason, "at": op.at_us}
+            case AddAudit():
+                return {
+                    "op": "account",
+                    "account": "",
+                    "limits": {},
+                }  # an operation that changes nothing; its row is written beside it
             case _:
                 assert_never(op)
-
-
-def decision(op: DecideApproval) -> bytes:
-    """The inbox row of a decision, the same bytes in every store."""
-    return msgspec.json.encode({"approval": op.approval, "outcome": op.outcome, "by": op.by, "reason": op.reason})
 
 
 def is_text(name: str) -> bool:
@@ -225,7 +273,29 @@ def _commit(op: Commit, place: int) -> dict[str, Any]:
         written["more"] = _more(op)
         if op.charges or op.consumes:
             written["undo"] = True
+    if op.delivers or op.outbox or op.takes or op.frees or op.writes:
+        written["beside"] = _beside(op)
+        if op.takes or op.writes:
+            written["undo"] = True
     return written
+
+
+def _beside(op: Commit) -> dict[str, Any]:
+    """What few commits carry; only what is there."""
+    found: dict[str, Any] = {
+        "frees": [(free.key, free.call) for free in op.frees],
+        "takes": [(take.key, take.call) for take in op.takes],
+        "writes": [(composed(statement), statement.rows) for statement in op.writes],
+        "outbox": [
+            (post.message, post.lane, post.topic, post.key, _base64(post.body), _json(post.headers).decode())
+            for post in op.outbox
+        ],
+        "delivers": [
+            {"run": order.run_id, "kind": order.kind, "at": order.at_us, "token": order.token, "body": _base64(order.body)}
+            for order in op.delivers
+        ],
+    }
+    return {name: items for name, items in found.items() if items}
 
 
 def _more(op: Commit) -> dict[str, Any]:
@@ -245,7 +315,7 @@ def _more(op: Commit) -> dict[str, Any]:
 def _new(new: NewRun, at_us: int) -> tuple[object, ...]:
     who = (new.tenant, new.route, new.agent, new.actor, new.admitted_at_us)
     where = (new.correlation_id, new.thread_id, new.parent_run_id, new.priority)
-    return (*who, *where, _base64(new.salt), ready_from_us(new.priority, at_us))
+    return (*who, *where, _base64(new.salt), ready_from_us(new.priority, at_us), line_of(new), new.needs)
 
 
 def _key(op: AddKey) -> dict[str, Any]:

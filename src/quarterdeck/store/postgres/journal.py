@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import psycopg
 from psycopg import errors
 
-from quarterdeck.core.commit import Applied, Commit, DecideApproval, Deliver, Op, Outcome, SetFact
+from quarterdeck.core.commit import Applied, Commit, DecideApproval, DecidePost, Deliver, GiveBack, Op, Outcome, SetFact
 from quarterdeck.core.errors import QuarterdeckError, Unavailable, UsageError
 from quarterdeck.store.postgres import LEASE_S
 from quarterdeck.store.postgres.batch import REPEATS, UNDONE, UNSTORABLE, Batch, answers, is_text
@@ -89,6 +89,10 @@ class PostgresJournal:
     def hints(self, callback: Callable[[], None]) -> None:
         """Tell ``callback`` when another runtime may have made something ready."""
         self._callback = callback
+
+    def introduce(self, about: bytes, programs: Collection[str] | None) -> None:
+        """Say who this runtime is and which code it has; the others see it with the next heartbeat."""
+        self._lease.introduce(about.decode(), None if programs is None else sorted(programs))
 
     def closed(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once this has been closed."""
@@ -214,9 +218,12 @@ class PostgresJournal:
     async def _applied(self, db: _Writer, batch: Batch) -> str:
         isolate = False
         for _ in range(REPEATS):
-            values = (self.owner, self._lease_s, *batch.arguments(isolate=isolate))
+            values: tuple[object, ...] = (self.owner, self._lease_s, *batch.arguments(isolate=isolate))
             try:
-                cursor = await db.execute(self._sql["apply"], values, prepare=True)
+                if batch.audited:
+                    cursor = await db.execute(self._sql["apply_audited"], (*values, batch.audits))
+                else:
+                    cursor = await db.execute(self._sql["apply"], values, prepare=True)
                 row = await cursor.fetchone()
                 return str(row[0]) if row is not None else "[]"
             except UNDONE:
@@ -257,7 +264,9 @@ def _nothing() -> None:
 
 def _wakes(op: Op) -> bool:
     """Whether an operation may make a run ready, or change what others judge by."""
-    return isinstance(op, (Deliver, DecideApproval, SetFact)) or (isinstance(op, Commit) and op.new is not None)
+    if isinstance(op, Commit):
+        return op.new is not None or bool(op.delivers) or bool(op.outbox)
+    return isinstance(op, (Deliver, DecideApproval, GiveBack, SetFact, DecidePost))
 
 
 def _enter(dsn: str, renewed: Callable[[], int], lease_s: float) -> tuple[int, int]:

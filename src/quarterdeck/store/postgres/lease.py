@@ -40,6 +40,9 @@ class Lease:
         self._turned_s = time.monotonic()
         self._stopped = threading.Event()
         self._writer_pid = 0
+        self._about = "{}"
+        self._due = False
+        self._programs: list[str] | None = None
         self._woken, self._wake = os.pipe()
         self._timer = self._loop.call_later(TURN_S, self._turn)
         self._thread = threading.Thread(target=self._run, name="quarterdeck-lease", daemon=True)
@@ -48,6 +51,14 @@ class Lease:
     def ignore(self, pid: int) -> None:
         """Do not hear the notifications of this server session: it is our own."""
         self._writer_pid = pid
+
+    def introduce(self, about: str, programs: list[str] | None) -> None:
+        """What the owner's row says from the next beat on, which is at once."""
+        changed = programs != self._programs or self._about == "{}"
+        self._about, self._programs = about, programs
+        if changed:
+            self._due = True
+            os.write(self._wake, b"b")
 
     def stop(self) -> None:
         """Renew no more; the thread ends."""
@@ -83,19 +94,24 @@ class Lease:
         due_s = time.monotonic()
         while not self._stopped.is_set():
             now_s = time.monotonic()
-            if now_s >= due_s:
+            if now_s >= due_s or self._due:
+                self._due = False
                 due_s = now_s + self._beat_s
                 if now_s - self._turned_s < STALL_S:
                     self._renew(db)
-            select.select([db.fileno(), self._woken], [], [], max(0.0, due_s - time.monotonic()))
+            heard, _, _ = select.select([db.fileno(), self._woken], [], [], max(0.0, due_s - time.monotonic()))
+            if self._woken in heard and not self._stopped.is_set():
+                os.read(self._woken, 64)
             if any(notice.pid != self._writer_pid for notice in db.notifies(timeout=0)):
                 self._told()
 
     def _renew(self, db: Connection) -> None:
         """A lease that expired and was buried begins anew; the runs under it are others' now, which their epochs say."""
         sql = load("write")
-        if db.execute(sql["renew"], (self._lease_s, self.owner)).rowcount == 0:
+        said = (self._lease_s, self._about, self._programs, self.owner)
+        if db.execute(sql["renew"], said).rowcount == 0:
             db.execute(sql["enter_again"], (self.owner, self._lease_s))
+            db.execute(sql["renew"], said)
 
     def _told(self) -> None:
         """Several notifications at once are one."""

@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from quarterdeck.core.errors import QuarterdeckError, Unavailable, UsageError
 from quarterdeck.store.postgres.statements import load, migration
 
-SCHEMA = 1
+SCHEMA = 4
 """The newest schema version that this code makes."""
 COMPATIBLE = 1
 """The oldest version of this code that may go on beside the schema that this one makes; see :func:`prepare`."""
@@ -91,13 +91,13 @@ _GRANTS = (
 )
 
 
-def require_safe(db: Connection) -> None:
-    """Refuse a server that can lose an acknowledged commit, or that is not the one to write to."""
+def require_safe(db: Connection, *, writing: bool = True) -> None:
+    """Refuse a server that can lose an acknowledged commit, or that is not the one to write to (unless nothing is to be written)."""
     row = db.execute(load("open")["server"]).fetchone() or ()
     version, recovering, read_only, encoding, *durability = row
     if not isinstance(version, int) or version < MIN_SERVER:
         raise UsageError("store.server", f"this server is version {version}; PostgreSQL 15 or newer is needed")
-    if recovering or read_only:
+    if recovering or (read_only and writing):
         raise Unavailable(
             "store.replica", "this server is a replica or read-only; name the primary (target_session_attrs=primary)"
         )
@@ -121,10 +121,10 @@ def prepare(dsn: str, incarnation: int) -> Identity:
         with reachable():
             require_safe(db)
             sql = load("open")
-            known = _meta(db)
+            found = meta_of(db)
             identity = _identity(db)
-            if known.get("schema") == str(SCHEMA) and known.get("identity") == identity:
-                return Identity(int(known["incarnation"]), changed=False)
+            if found.get("schema") == str(SCHEMA) and found.get("identity") == identity:
+                return Identity(int(found["incarnation"]), changed=False)
             with db.transaction():
                 db.execute(sql["take_schema"])
                 return _settle(db, incarnation, identity)
@@ -135,7 +135,7 @@ def prepare(dsn: str, incarnation: int) -> Identity:
 def _settle(db: Connection, incarnation: int, identity: str) -> Identity:
     """Under the lock of the schema, which whoever came first has used already."""
     sql = load("open")
-    known = _meta(db)
+    known = meta_of(db)
     if not known:
         db.execute(sql["make_schema"])
     present = int(known.get("schema", 0))
@@ -152,7 +152,7 @@ def _settle(db: Connection, incarnation: int, identity: str) -> Identity:
     return Identity(int(known["incarnation"]) if same else incarnation, changed=bool(known) and not same)
 
 
-def _meta(db: Connection) -> dict[str, str]:
+def meta_of(db: Connection) -> dict[str, str]:
     """What the schema says of itself; empty if there is none. Raises ``UsageError`` if it is not ours to use."""
     sql = load("open")
     exists, ours = db.execute(sql["schemas"]).fetchone() or (False, False)
@@ -176,10 +176,14 @@ def _identity(db: Connection) -> str:
     return str(identity)
 
 
-def require_present(db: Connection) -> None:
-    """Raise ``UsageError`` unless there is a store that this version can use; nothing is written."""
-    require_safe(db)
-    known = _meta(db)
+def require_present(db: Connection, *, writing: bool = True) -> None:
+    """Raise ``UsageError`` unless there is a store that this version can use; nothing is written.
+
+    Who only reads may do so from any server, even from one that is not safe enough to write to.
+    """
+    if writing:
+        require_safe(db)
+    known = meta_of(db)
     if not known:
         raise UsageError("store.missing", "there is no store in this database; start a runtime first, or name another")
     if int(known["schema"]) < SCHEMA:

@@ -14,19 +14,34 @@ from typing import LiteralString
 import msgspec
 import psycopg
 
+from quarterdeck.core.audit import AuditRow
 from quarterdeck.core.commit import InboxRow
-from quarterdeck.core.errors import Unavailable, UsageError
+from quarterdeck.core.errors import Unavailable
 from quarterdeck.core.identity import Grant
-from quarterdeck.ports.store import AccountRow, ApprovalRow, FactRow, KeyRow, RunPosition, RunRow, StoredEvent
+from quarterdeck.ports.store import (
+    AccountRow,
+    ApprovalRow,
+    ErasureRow,
+    FactRow,
+    KeyRow,
+    LetterRow,
+    PostRow,
+    RunPosition,
+    RunRow,
+    StoredEvent,
+    WorkerRow,
+    page_size,
+    unknown_place,
+)
 from quarterdeck.store.postgres.opening import Connection, connect, reachable
 from quarterdeck.store.postgres.statements import load
 
-MAX_PAGE = 1_000
-"""The most rows of one list."""
 ATTEMPTS = 20
 """How often a read whose connection was lost is tried again."""
 RETRY_S = 0.1
 """The pause between these attempts; nothing else goes on in the process meanwhile, except that leases are renewed."""
+
+_OPEN_LETTER: LiteralString = "NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.run = r.id)"
 
 Row = tuple[object, ...]
 
@@ -63,33 +78,44 @@ class PostgresInsights:
         status: str | None = None,
         route: str | None = None,
         tenants: Collection[str] | None = None,
+        actor: str | None = None,
         correlation: str | None = None,
         before: str | None = None,
         limit: int = 50,
     ) -> Sequence[RunRow]:
         """Runs, newest first."""
-        where: list[LiteralString] = ["true"]
-        values: list[object] = []
-        if status is not None:
-            where.append("r.status = %s")
-            values.append(status)
-        if route is not None:
-            where.append("c.route = %s")
-            values.append(route)
+        named: dict[LiteralString, str | None] = {
+            "c.actor = %s": actor,
+            "r.status = %s": status,
+            "c.route = %s": route,
+            "c.correlation_id = %s": correlation,
+        }
+        return self._listed(["true"], [], named, tenants, before, limit)
+
+    def _listed(
+        self,
+        where: list[LiteralString],
+        values: list[object],
+        named: Mapping[LiteralString, str | None],
+        tenants: Collection[str] | None,
+        before: str | None,
+        limit: int,
+    ) -> Sequence[RunRow]:
+        for condition, value in named.items():
+            if value is not None:
+                where.append(condition)
+                values.append(value)
         if tenants is not None:
             where.append("c.tenant = ANY (%s)")
             values.append(sorted(tenants))
-        if correlation is not None:
-            where.append("c.correlation_id = %s")
-            values.append(correlation)
         if before is not None:
             position = self._rows(self._sql["run_position"], (before,))
             if not position:
-                raise UsageError("cursor.unknown", f"no run {before!r} to continue after; start from the first page")
+                raise unknown_place("run", before)
             where.append("r.id < %s")
             values.append(position[0][0])
         query = self._sql["run_columns"] + " WHERE " + " AND ".join(where) + " ORDER BY r.id DESC LIMIT %s"
-        return [_run(row) for row in self._rows(query, (*values, max(1, min(limit, MAX_PAGE))), tenants)]
+        return [_run(row) for row in self._rows(query, (*values, page_size(limit)), tenants)]
 
     def positions(self, run_ids: Sequence[str]) -> Sequence[RunPosition]:
         """Where each of these runs stands, in one statement."""
@@ -120,13 +146,29 @@ class PostgresInsights:
         if after is not None:
             position = self._rows(self._sql["approval_position"], (after,))
             if not position:
-                raise UsageError("cursor.unknown", f"no approval {after!r} to continue after; start from the first page")
+                raise unknown_place("approval", after)
             where.append("(a.expires_at_us, a.approval) > (%s, %s)")
             values += position[0]
         order: LiteralString = " ORDER BY a.expires_at_us, a.approval LIMIT %s"
         query = self._sql["approval_columns"] + " WHERE " + " AND ".join(where) + order
-        found = self._rows(query, (*values, max(1, min(limit, MAX_PAGE))), tenants)
+        found = self._rows(query, (*values, page_size(limit)), tenants)
         return [ApprovalRow(*row) for row in found]  # type: ignore[arg-type]
+
+    def dead_letters(
+        self, *, tenants: Collection[str] | None = None, route: str | None = None, before: str | None = None, limit: int = 50
+    ) -> Sequence[RunRow]:
+        """Runs that could not be done and that nobody has requeued or dropped, the newest first."""
+        where: list[LiteralString] = ["r.status = 'failed' AND r.reason = 'blocked'", _OPEN_LETTER]
+        return self._listed(where, [], {"c.route = %s": route}, tenants, before, limit)
+
+    def letter(self, run_id: str) -> LetterRow | None:
+        """What became of a run that was a dead letter, or ``None``."""
+        found = self._rows(self._sql["letter"], (run_id,))
+        return LetterRow(*found[0]) if found else None  # type: ignore[arg-type]
+
+    def workers(self) -> Sequence[WorkerRow]:
+        """Every runtime that may hold runs here, the oldest first."""
+        return [WorkerRow(*row) for row in self._rows(self._sql["workers"])]  # type: ignore[arg-type]
 
     def keyed(self, tenant: str, key: str, now_us: int) -> str | None:
         """The run that a tenant's idempotency key means at this moment, or ``None``."""
@@ -145,9 +187,15 @@ class PostgresInsights:
         """The facts that decisions are judged by."""
         return [FactRow(*row) for row in self._rows(self._sql["facts"])]  # type: ignore[arg-type]
 
-    def due(self, now_us: int) -> bool:
+    def due(self, now_us: int, programs: tuple[str, ...] | None = None) -> bool:
         """Whether a claim now would find anything, or has a dead runtime's runs to release first."""
-        return bool(self._rows(self._sql["due"], (now_us,))[0][0])
+        has = None if programs is None else ["", *programs]
+        return bool(self._rows(self._sql["due"], (has, has, now_us))[0][0])
+
+    @property
+    def incarnation(self) -> int:
+        """The incarnation of this store, part of the guard of every commit."""
+        return int(str(self._rows(self._sql["incarnation"])[0][0]))
 
     def key(self, prefix: str) -> KeyRow | None:
         """One API key by its public prefix, or ``None``."""
@@ -157,6 +205,59 @@ class PostgresInsights:
     def keys(self) -> Sequence[KeyRow]:
         """Every API key that was ever made, the oldest first."""
         return [_key(row) for row in self._rows(self._sql["key_columns"] + " ORDER BY id")]
+
+    def audit(self, after: int = 0, limit: int = 1_000) -> Sequence[AuditRow]:
+        """The audit log behind a row, in order; it belongs to no tenant."""
+        found = self._rows(self._sql["audit"], (after, page_size(limit)))
+        return [AuditRow(*row) for row in found]  # type: ignore[arg-type]
+
+    def post(self, message: str) -> PostRow | None:
+        """One message of the outbox, or ``None``."""
+        found = self._rows(self._sql["post_columns"] + " WHERE o.message = %s", (message,))
+        return _post(found[0]) if found else None
+
+    def posts(
+        self,
+        *,
+        status: str | None = None,
+        topic: str | None = None,
+        run_id: str | None = None,
+        tenants: Collection[str] | None = None,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> Sequence[PostRow]:
+        """Messages of the outbox, newest first."""
+        where: list[LiteralString] = ["true"]
+        values: list[object] = []
+        asked: tuple[tuple[LiteralString, str | None], ...] = (
+            ("o.status = %s", status),
+            ("o.topic = %s", topic),
+            ("r.run_id = %s", run_id),
+        )
+        for condition, value in asked:
+            if value is not None:
+                where.append(condition)
+                values.append(value)
+        if tenants is not None:
+            where.append("c.tenant = ANY (%s)")
+            values.append(sorted(tenants))
+        if before is not None:
+            position = self._rows(self._sql["post_position"], (before,))
+            if not position:
+                raise unknown_place("message", before)
+            where.append("o.id < %s")
+            values.append(position[0][0])
+        query = self._sql["post_columns"] + " WHERE " + " AND ".join(where) + " ORDER BY o.id DESC LIMIT %s"
+        return [_post(row) for row in self._rows(query, (*values, page_size(limit)), tenants)]
+
+    def posts_due(self, now_us: int) -> bool:
+        """Whether taking messages now would find any."""
+        return bool(self._rows(self._sql["due_posts"], (now_us,))[0][0])
+
+    def erasures(self, limit: int = 1_000) -> Sequence[ErasureRow]:
+        """What was erased, newest first."""
+        found = self._rows(self._sql["erasures"], (page_size(limit),))
+        return [ErasureRow(*row) for row in found]  # type: ignore[arg-type]
 
     def salt(self, run_id: str) -> bytes | None:
         """The key of a run's payload digests, or ``None`` after erasure."""
@@ -202,7 +303,9 @@ class PostgresInsights:
 
 def _run(row: Row) -> RunRow:
     columns = list(row)
-    columns[11] = tuple(msgspec.json.decode(str(row[11]), type=list[str]))
+    unserved = columns.pop()
+    waiting_on = msgspec.json.decode(str(row[11]), type=list[str])
+    columns[11] = (*waiting_on, f"worker:{unserved}") if unserved is not None else tuple(waiting_on)
     return RunRow(*columns)  # type: ignore[arg-type]
 
 
@@ -210,3 +313,9 @@ def _key(row: Row) -> KeyRow:
     columns = list(row)
     columns[4] = msgspec.json.decode(str(row[4]), type=tuple[Grant, ...])
     return KeyRow(*columns)  # type: ignore[arg-type]
+
+
+def _post(row: Row) -> PostRow:
+    columns = list(row)
+    columns[12] = msgspec.json.decode(str(row[12]), type=tuple[tuple[str, str], ...])
+    return PostRow(*columns)  # type: ignore[arg-type]

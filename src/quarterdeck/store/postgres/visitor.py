@@ -7,13 +7,24 @@ and never appends to an existing journal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import psycopg
 
 from quarterdeck.core.commit import Claim, Commit, Op, Outcome
 from quarterdeck.core.errors import UsageError
 from quarterdeck.store.postgres.batch import REPEATS, UNDONE, UNSTORABLE, Batch, answers, is_text
-from quarterdeck.store.postgres.opening import Connection, connect, lost, reachable, require_present
+from quarterdeck.store.postgres.opening import (
+    SCHEMA,
+    Connection,
+    connect,
+    lost,
+    meta_of,
+    reachable,
+    require_present,
+    require_safe,
+)
+from quarterdeck.store.postgres.reader import PostgresInsights
 from quarterdeck.store.postgres.statements import load
 
 
@@ -38,6 +49,40 @@ def visit(dsn: str, op: Op) -> Outcome:
         db.close()
 
 
+def look(dsn: str) -> PostgresInsights:
+    """The read side of a database that is a store of this version already; nothing is written."""
+    db = connect(dsn, readonly=True)
+    try:
+        with reachable():
+            require_present(db, writing=False)
+    finally:
+        db.close()
+    return PostgresInsights(dsn)
+
+
+class Finding(NamedTuple):
+    """What a database is found to be: its server's version, the schema it has, and the newest that this code makes."""
+
+    server: str
+    schema: str
+    newest: int
+
+
+def examine(dsn: str) -> Finding:
+    """Look at a database as a runtime would before it uses it, and change nothing.
+
+    Raises what a runtime would be refused with; a database without a store is none to be refused (``schema`` is empty).
+    """
+    db = connect(dsn, readonly=True)
+    try:
+        with reachable():
+            require_safe(db, writing=False)
+            (version,) = db.execute(load("open")["version"]).fetchone() or ("",)
+            return Finding(str(version), meta_of(db).get("schema", ""), SCHEMA)
+    finally:
+        db.close()
+
+
 def applied(db: Connection, owner: int, ops: Sequence[Op], lease_s: float = 0.0) -> list[Outcome]:
     """Apply a batch on a connection of one's own and answer each operation, in order."""
     sql = load("write")
@@ -49,7 +94,11 @@ def applied(db: Connection, owner: int, ops: Sequence[Op], lease_s: float = 0.0)
     isolate = False
     for _ in range(REPEATS):
         try:
-            row = db.execute(sql["apply"], (owner, lease_s, *batch.arguments(isolate=isolate))).fetchone()
+            values: tuple[object, ...] = (owner, lease_s, *batch.arguments(isolate=isolate))
+            if batch.audited:
+                row = db.execute(sql["apply_audited"], (*values, batch.audits)).fetchone()
+            else:
+                row = db.execute(sql["apply"], values).fetchone()
             break
         except UNDONE:
             continue

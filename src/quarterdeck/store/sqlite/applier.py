@@ -8,13 +8,16 @@ rolled back and applied again operation by operation, so that the others still l
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Sequence
 from typing import assert_never
 
 import apsw
 import msgspec
 
+from quarterdeck.core.audit import ORIGIN, Audit, entry, linked
 from quarterdeck.core.commit import (
+    AddAudit,
     AddKey,
     Applied,
     Claim,
@@ -22,22 +25,34 @@ from quarterdeck.core.commit import (
     ClaimedRun,
     Commit,
     DecideApproval,
+    DecidePost,
     Deliver,
     Erase,
+    GiveBack,
     Op,
     Outcome,
+    Purge,
     Record,
     Refused,
     RevokeKey,
     SetAccount,
     SetFact,
+    SettleLetter,
+    SettlePost,
+    TakePosts,
+    audit_of,
+    decision,
+    line_of,
     unstorable,
 )
 from quarterdeck.core.fairness import ready_from_us
 from quarterdeck.core.vocabulary import TERMINAL
 from quarterdeck.store.chain import GENESIS, chained, payload_digest
+from quarterdeck.store.sqlite import posting
+from quarterdeck.store.sqlite.purging import purge
 from quarterdeck.store.sqlite.rows import Row, one, rows
 from quarterdeck.store.sqlite.statements import load
+from quarterdeck.store.sqlite.writing import write
 
 CHECKPOINT_PAGES = 4_000
 """Pages in the log from which :meth:`Applier.checkpoint` copies them into the file."""
@@ -74,6 +89,7 @@ class Applier:
         connection.set_wal_hook(self._committed)
         self._execute = connection.execute
         self._sql = load("write")
+        self._sql["end"] = f"{self._sql['step_head']} RETURNING line"
         self._runs: dict[str, tuple[int, int, bytes, bytes | None]] = {}
         self._facts: dict[str, int] = {}
         self.incarnation: int = self._one("meta", ("incarnation",))[0]
@@ -111,7 +127,7 @@ class Applier:
         self._execute("BEGIN IMMEDIATE")
         try:
             self._facts = dict(rows(self._db, self._sql["facts"]))
-            one = self._isolated if isolate else self._operation
+            one = self._isolated if isolate else self._recorded
             outcomes = [one(op) for op in batch]
             self._execute("COMMIT")
         except BaseException:
@@ -126,7 +142,7 @@ class Applier:
     def _isolated(self, op: Op) -> Outcome:
         self._execute("SAVEPOINT op")
         try:
-            outcome = self._operation(op)
+            outcome = self._recorded(op)
         except _STORAGE:
             raise
         except (apsw.Error, OverflowError, TypeError, ValueError) as error:
@@ -140,10 +156,26 @@ class Applier:
         self._execute("RELEASE op")
         self._runs.clear()
 
+    def _recorded(self, op: Op) -> Outcome:
+        """Apply one operation, and with it the row of the audit log that tells of it."""
+        outcome = self._operation(op)
+        if not isinstance(op, Commit) and (said := audit_of(op)) is not None and isinstance(outcome, Applied):
+            self._record(said)
+        return outcome
+
+    def _record(self, said: Audit) -> None:
+        body = entry(said)
+        digest = hashlib.sha256(body).digest()
+        if self._execute(self._sql["find_audit"], (digest,)).fetchone() is not None:
+            return
+        last = self._execute(self._sql["last_audit"]).fetchone()
+        seq, previous = last if last is not None else (0, ORIGIN)
+        self._execute(self._sql["insert_audit"], (seq + 1, body, digest, linked(previous, seq + 1, body)))
+
     def _operation(self, op: Op) -> Outcome:
         match op:
             case Commit():
-                if op.charges or op.consumes:
+                if op.charges or op.consumes or op.takes or op.writes:
                     return self._all_or_nothing(op)
                 return self._commit(op)
             case Deliver():
@@ -152,16 +184,31 @@ class Applier:
                 return self._decide(op)
             case Claim():
                 return self._claim(op)
+            case GiveBack():
+                return self._give_back(op)
             case SetFact():
                 return self._set_fact(op)
             case SetAccount():
                 return self._set_account(op)
             case Erase():
                 return self._erase(op)
+            case Purge():
+                self._runs.clear()
+                return purge(self._db, self._sql, op)
+            case TakePosts():
+                return posting.take(self._db, self._sql, op)
+            case SettlePost():
+                return posting.settle(self._db, self._sql, op)
+            case DecidePost():
+                return posting.decide(self._db, self._sql, op)
+            case SettleLetter():
+                return self._settle_letter(op)
             case AddKey():
                 return self._add_key(op)
             case RevokeKey():
                 return self._revoke_key(op)
+            case AddAudit():
+                return Applied(0)
             case _:
                 assert_never(op)
 
@@ -205,18 +252,27 @@ class Applier:
         rows, head = self._rows(commit, run, head, salt)
         seq = commit.seq + len(rows)
         guard = (seq, head, commit.at_us, run, commit.seq, commit.epoch, commit.control)
+        line = None
         if commit.head is None:
             self._execute(self._sql["step"], guard)
+            is_applied = self._db.changes() != 0
         else:
             new = commit.head
             waiting_on = msgspec.json.encode(new.waiting_on).decode()
             fields = (new.status, new.reason, new.code, waiting_on, new.wake_at_us, new.release)
-            self._execute(self._sql["step_head"], guard + fields)
-        if self._db.changes() == 0:
+            if new.status in TERMINAL:
+                ended = self._execute(self._sql["end"], guard + fields).fetchone()
+                is_applied, line = ended is not None, ended[0] if ended is not None else None
+            else:
+                self._execute(self._sql["step_head"], guard + fields)
+                is_applied = self._db.changes() != 0
+        if not is_applied:
             return self._again_or_refused(commit, run)
         refused = self._attachments(commit, run)
         if refused is not None:
             return refused
+        if line is not None:
+            self._advance(run, line, commit.at_us)
         self._db.executemany(self._sql["insert_event"], rows)
         self._runs[commit.run_id] = (run, seq, head, salt)
         return Applied(seq)
@@ -253,7 +309,36 @@ class Applier:
             execute(sql["close_approval"], (closed.status, closed.approval, run))
         for row in commit.inbox:
             execute(sql["consume_inbox"], (row, run))
+        if commit.delivers or commit.outbox or commit.takes or commit.frees or commit.writes:
+            return self._beside(commit, run)
         return None
+
+    def _beside(self, commit: Commit, run: int) -> Refused | None:
+        """What few commits carry: exclusive keys, messages, rows for other runs, statements on the author's own tables."""
+        sql, execute = self._sql, self._execute
+        for free in commit.frees:
+            execute(sql["free_key"], (free.key, run, free.call))
+        for take in commit.takes:
+            execute(sql["take_key"], (take.key, run, take.call))
+            if self._db.changes() == 0:
+                holder = execute(sql["key_holder"], (take.key,)).fetchone()
+                return Refused("exclusive", f"{take.key}|{holder[0] if holder is not None else ''}")
+        for statement in commit.writes:
+            wrong = write(self._db, statement)
+            if wrong:
+                return Refused("statement", wrong)
+        for post in commit.outbox:
+            posting.put(self._db, sql, run, post, commit.at_us)
+        for order in commit.delivers:
+            self._deliver(order)
+        return None
+
+    def _advance(self, run: int, line: str, at_us: int) -> None:
+        """A run that stood in a line has ended: whoever is the first there now may be claimed."""
+        self._execute(self._sql["leave_line"], (run,))
+        first = self._execute(self._sql["first_in_line"], (line,)).fetchone()
+        if first is not None:
+            self._execute(self._sql["insert_ready"], (first[0], at_us))
 
     def _again_or_refused(self, commit: Commit, run: int, refused: Refused | None = None) -> Outcome:
         """Success if exactly these bytes are already there; otherwise the guard that failed."""
@@ -289,7 +374,11 @@ class Applier:
                     return Refused("facts", name)
         first_rows, head = self._rows(commit, 0, GENESIS, new.salt)
         values = (commit.run_id, "queued", len(first_rows), head, new.salt, commit.at_us)
-        run = self._one("insert_run", values)[0]
+        line, behind = line_of(new), False
+        if line is None:
+            run = self._one("insert_run", values)[0]
+        else:
+            run, behind = self._one("insert_run_in_line", (*values, line))
         self._execute(
             sql["insert_contract"],
             (
@@ -303,10 +392,12 @@ class Applier:
                 new.thread_id,
                 new.parent_run_id,
                 new.priority,
+                new.needs,
             ),
         )
         self._db.executemany(sql["insert_event"], [(run, *rest) for _, *rest in first_rows])
-        self._execute(sql["insert_ready"], (run, ready_from_us(new.priority, commit.at_us)))
+        if not behind:
+            self._execute(sql["insert_ready"], (run, ready_from_us(new.priority, commit.at_us)))
         if key is not None:
             self._execute(sql["put_key"], (key.tenant, key.key, run, key.body_digest, key.expires_at_us))
         return self._attachments(commit, run) or Applied(len(first_rows))
@@ -326,7 +417,9 @@ class Applier:
     def _put_inbox(self, run: int, kind: str, body: bytes, at_us: int, token: str) -> int:
         number: int = self._one("insert_inbox", (run, kind, body, at_us, token))[0]
         self._execute(self._sql["bump_control"], (run,))
-        self._execute(self._sql["ready_if_waiting"], (run, at_us))
+        self._execute(self._sql["ready_if_waiting"], (run, at_us, kind == "cancel"))
+        if kind == "cancel":
+            self._execute(self._sql["withdraw_posts"], (run,))
         return number
 
     def _decide(self, op: DecideApproval) -> Outcome:
@@ -334,7 +427,7 @@ class Applier:
         if row is None:
             return Refused("approval", op.approval)
         run, digest, status, expires_at_us, requested_by, _, run_status = row
-        body = msgspec.json.encode({"approval": op.approval, "outcome": op.outcome, "by": op.by, "reason": op.reason})
+        body = decision(op)
         token = f"approval:{op.approval}"
         if status != "pending":
             same = self._execute(self._sql["same_row"], (run, token, body, op.at_us)).fetchone()
@@ -357,16 +450,29 @@ class Applier:
         execute(sql["due_to_ready"], (op.now_us,))
         execute(sql["due_done"], (op.now_us,))
         claimed: list[ClaimedRun] = []
-        for (run,) in execute(sql["pick_ready"], (op.limit,)).fetchall():
+        programs = None if op.programs is None else msgspec.json.encode(op.programs).decode()
+        for (run,) in execute(sql["pick_ready"], (op.limit, programs)).fetchall():
             row = execute(sql["claim"], (op.worker, run)).fetchone()
             execute(sql["drop_ready"], (run,))
             if row is not None:
-                claimed.append(ClaimedRun(*row))
+                run_id, seq, epoch, deaths = row
+                claimed.append(ClaimedRun(run_id, seq, epoch, tuple(msgspec.json.decode(deaths, type=list[int]))))
         if op.token and claimed:
             execute(sql["put_claim"], (op.worker, op.token, msgspec.msgpack.encode(claimed)))
         return Claimed(tuple(claimed))
 
+    def _give_back(self, op: GiveBack) -> Outcome:
+        row = self._execute(self._sql["give_back"], (op.run_id, op.epoch)).fetchone()
+        if row is None:
+            return Refused("epoch")
+        self._execute(self._sql["insert_ready"], (row[0], op.at_us))
+        return Applied(0)
+
     def _set_fact(self, op: SetFact) -> Outcome:
+        if op.expected is not None and self._facts.get(op.name, 0) != op.expected:
+            if self._one("is_fact", (op.name, op.expected + 1, op.value))[0]:
+                return Applied(op.expected + 1)
+            return Refused("facts", op.name)
         self._execute(self._sql["put_fact"], (op.name, op.value))
         version: int = self._one("fact_version", (op.name,))[0]
         self._facts[op.name] = version
@@ -387,7 +493,19 @@ class Applier:
             return Refused("terminal", status)
         for name in ("erase_payloads", "erase_salt", "erase_shown", "erase_inbox"):
             self._execute(self._sql[name], (run,))
+        posting.erase(self._db, self._sql, run, op.at_us)
+        self._execute(self._sql["record_erasure"], (run, op.run_id, op.by, op.reason, op.at_us))
         self._runs.pop(op.run_id, None)
+        return Applied(0)
+
+    def _settle_letter(self, op: SettleLetter) -> Outcome:
+        row = self._execute(self._sql["run_status"], (op.run_id,)).fetchone()
+        if row is None:
+            return Refused("run", op.run_id)
+        run, status = row
+        if status not in TERMINAL:
+            return Refused("terminal", status)
+        self._execute(self._sql["settle_letter"], (run, op.how, op.by, op.why, op.at_us))
         return Applied(0)
 
     def _add_key(self, op: AddKey) -> Outcome:

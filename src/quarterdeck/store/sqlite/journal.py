@@ -8,19 +8,20 @@ every caller gets ``Unavailable`` with the reason, and the runtime stops.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import apsw
 
 from quarterdeck.core.commit import Op, Outcome, Refused
-from quarterdeck.core.errors import Unavailable
+from quarterdeck.core.errors import QuarterdeckError, Unavailable
 from quarterdeck.store.sqlite.frames import FAULT, Reply, Request, frame, replies, split
-from quarterdeck.store.sqlite.opening import OwnerLock, connect, incarnation_of, prepare
+from quarterdeck.store.sqlite.opening import OwnerLock, connect, incarnation_of, leave, prepare
 
 GROUP = 32
 """Operations per request: small enough that the writer works while the event loop prepares the next ones (measured: 16 to 128)."""
@@ -106,12 +107,17 @@ class SqliteJournal(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         return future
 
+    def introduce(self, about: bytes, programs: Collection[str] | None) -> None:
+        """Nobody has to be told: a file has one owner, and others know it by its lock."""
+
     def hints(self, callback: Callable[[], None]) -> None:
         """Tell ``callback`` when another process has written to the file."""
         self._callback = callback
 
-    async def close(self) -> None:
-        """Apply what was submitted, end the writer, give the file free."""
+    async def close(self, *, give_up: bool = True) -> None:
+        """Apply what was submitted, end the writer, give up every run that is still held, give the file free. Without ``give_up``
+        the next owner finds these runs as a dead one leaves them.
+        """
         if self._closing:
             return
         self._flush()
@@ -127,6 +133,9 @@ class SqliteJournal(asyncio.Protocol):
             await self._ended
         if self._process is not None:
             await self._loop.run_in_executor(None, self._process.wait)
+        if give_up and self._fault is None:
+            with contextlib.suppress(QuarterdeckError, apsw.Error):
+                leave(self.path)  # else the next owner finds it held, and takes it for what a dead one left
         self._visitors.close()
         self._lock.release()
 

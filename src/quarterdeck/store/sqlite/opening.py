@@ -22,7 +22,7 @@ from quarterdeck.store.sqlite.statements import load, schema
 
 APPLICATION_ID = 0x51444B31
 """Marks a file as Quarterdeck's (``QDK1``)."""
-SCHEMA = 2
+SCHEMA = 5
 """The newest schema version that this code writes."""
 MIN_LIBRARY = 3_051_003
 BUSY_MS = 10_000
@@ -279,9 +279,23 @@ def require_present(db: apsw.Connection, path: Path) -> None:
         raise UsageError("store.older", f"{path} has schema {version}, older than {SCHEMA}; start a runtime on it once")
 
 
+def leave(path: Path) -> None:
+    """Give up what its owner still holds, which then is nobody's death. Only the owner calls this, after its writer has ended."""
+    db = connect(path)
+    try:
+        sql = load("write")
+        if one(db, sql["is_held"])[0]:
+            db.execute("BEGIN IMMEDIATE")
+            for name in ("adopt_ready", "adopt_unread", "adopt_release"):
+                db.execute(sql[name])
+            db.execute("COMMIT")
+    finally:
+        db.close()
+
+
 def _adopt(db: apsw.Connection) -> None:
     sql = load("write")
     db.execute("BEGIN IMMEDIATE")
-    for name in ("adopt_ready", "adopt_unread", "adopt_release", "adopt_claims"):
+    for name in ("adopt_deaths", "adopt_ready", "adopt_unread", "adopt_release", "adopt_claims", "adopt_lanes"):
         db.execute(sql[name])
     db.execute("COMMIT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 
 
@@ -22,3 +23,14 @@ def load(name: str) -> dict[str, str]:
 def schema(version: int) -> str:
     """The script that brings an empty file, or one of the version before, to schema ``version``."""
     return (resources.files(__package__) / "sql" / f"schema_{version}.sql").read_text("utf-8")
+
+
+def ours() -> frozenset[str]:
+    """The names of every table that a version of this code makes.
+
+    >>> "runs" in ours(), "orders" in ours()
+    (True, False)
+    """
+    folder = resources.files(__package__) / "sql"
+    scripts = [entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.startswith("schema_")]
+    return frozenset(name for text in scripts for name in re.findall(r"CREATE TABLE (\w+)", text))

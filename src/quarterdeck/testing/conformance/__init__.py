@@ -15,17 +15,49 @@ never look inside a store.
 >>> len({check.name for check in CHECKS}) == len(CHECKS) > 45
 True
 >>> sorted({check.point for check in CHECKS})
-[1, 2, 3, 4, 7, 8, 10]
+[1, 2, 3, 4, 7, 8, 9, 10]
 """
 
 from __future__ import annotations
 
-from quarterdeck.testing.conformance import accounting, admitting, appending, approving, claiming, erasing, inboxes, keys, listing
+from quarterdeck.testing.conformance import (
+    accounting,
+    admitting,
+    appending,
+    approving,
+    auditing,
+    claiming,
+    erasing,
+    inboxes,
+    keys,
+    lines,
+    listing,
+    manning,
+    posting,
+    purging,
+    sharing,
+)
 from quarterdeck.testing.conformance.stand import Broken, Check, OpenStand, Stand
 
 CHECKS: tuple[Check, ...] = tuple(
     value
-    for room in (appending, admitting, claiming, inboxes, approving, accounting, erasing, keys, listing)
+    for room in (
+        appending,
+        admitting,
+        claiming,
+        inboxes,
+        approving,
+        accounting,
+        erasing,
+        keys,
+        listing,
+        manning,
+        posting,
+        lines,
+        sharing,
+        purging,
+        auditing,
+    )
     for value in vars(room).values()
     if isinstance(value, Check)
 )

@@ -140,3 +140,21 @@ async def the_ledger_is_the_sum_of_all_moves(stand: Stand) -> None:
                 committed += sum(charge.move.spent for charge in commit.charges)
     demand(_account(stand) == AccountRow(ACCOUNT, "tokens", 150, committed, reserved), "ledger and moves agree")
     demand(any(hold.seq < 7 for hold in holds), "some charges were refused")
+
+
+@check(8, "I3")
+async def what_is_reserved_and_spent_at_once_is_compared(stand: Stand) -> None:
+    """Of sixty-four that take one of three in one move, three are granted; one that was given back can be taken again."""
+    for number in range(64):
+        await admit(stand, f"n{number}")
+    holds = [Hold(stand, run.run_id, run.seq, run.epoch) for run in await claim(stand, limit=64)]
+    once = Charge(Move(ACCOUNT, "tokens", leased=1, returned=1, spent=1), 3)
+    outcomes = await submit(stand, *[hold.commit(charges=(once,)) for hold in holds])
+    demand(sum(isinstance(outcome, Applied) for outcome in outcomes) == 3, "three fit, and no more")
+    demand(_account(stand) == AccountRow(ACCOUNT, "tokens", 3, 3, 0), "they are spent, and nothing stays reserved")
+    place = next(place for place, outcome in enumerate(outcomes) if not isinstance(outcome, Applied))
+    await refused(stand, holds[place].commit(charges=(once,)), "account")
+    back = Charge(Move(ACCOUNT, "tokens", spent=-1))
+    await holds[place].append(holds[place].commit(charges=(back,)))
+    await holds[place].append(holds[place].commit(charges=(once,)))
+    demand(_account(stand) == AccountRow(ACCOUNT, "tokens", 3, 3, 0), "what was given back is there again")

@@ -18,16 +18,20 @@ from quarterdeck.core.commit import (
     CloseApproval,
     Commit,
     Consume,
+    Deliver,
+    Free,
     Guard,
     Head,
     Op,
     Outcome,
     Record,
     Refused,
+    Take,
     record,
 )
 from quarterdeck.core.errors import Corrupt
 from quarterdeck.core.events import CancelRequested
+from quarterdeck.core.outbox import Post
 from quarterdeck.ports.store import Insights, Journal
 from quarterdeck.store.chain import verify_run
 from quarterdeck.testing.samples import T0_US, admission
@@ -149,6 +153,10 @@ class Hold:
         consumes: tuple[Consume, ...] = (),
         closes: tuple[CloseApproval, ...] = (),
         inbox: tuple[int, ...] = (),
+        delivers: tuple[Deliver, ...] = (),
+        outbox: tuple[Post, ...] = (),
+        takes: tuple[Take, ...] = (),
+        frees: tuple[Free, ...] = (),
     ) -> Commit:
         """The next append of the holder; one note if no records are named."""
         return Commit(
@@ -166,6 +174,10 @@ class Hold:
             consumes=consumes,
             closes=closes,
             inbox=inbox,
+            delivers=delivers,
+            outbox=outbox,
+            takes=takes,
+            frees=frees,
         )
 
     async def append(self, commit: Commit | None = None) -> int:
@@ -214,4 +226,4 @@ def rows(stand: Stand, *run_ids: str) -> tuple[object, ...]:
     insights = stand.insights
     runs = tuple((insights.run(name), list(insights.events(name)), insights.inbox(name)) for name in run_ids)
     shared = (list(insights.approvals(status=None)), list(insights.accounts()), list(insights.facts()))
-    return (*runs, *shared, len(insights.runs()))
+    return (*runs, *shared, len(insights.runs()), list(insights.posts()))

@@ -9,6 +9,8 @@ SELECT set_config('default_transaction_read_only', 'on', false), set_config('sta
 SELECT current_setting('server_version_num')::integer, pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
     current_setting('server_encoding'), current_setting('fsync'), current_setting('full_page_writes'),
     current_setting('synchronous_commit')
+-- name: version
+SELECT current_setting('server_version')
 -- name: schemas
 SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = 'quarterdeck'),
     EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'quarterdeck' AND c.relname = 'meta')

@@ -7,7 +7,8 @@ SELECT r.control, i.id, i.kind, i.body, i.at_us FROM runs r LEFT JOIN inbox i ON
 WHERE r.run_id = %s ORDER BY i.id
 -- name: run_columns
 SELECT r.run_id, c.tenant, c.route, c.agent, c.actor, r.status, r.reason, r.code, r.seq, r.epoch, r.worker, r.waiting_on,
-    r.wake_at_us, c.admitted_at_us, r.updated_at_us, c.correlation_id, c.thread_id, c.parent_run_id, c.priority, r.head
+    r.wake_at_us, c.admitted_at_us, r.updated_at_us, c.correlation_id, c.thread_id, c.parent_run_id, c.priority, r.head,
+    CASE WHEN c.needs <> '' AND r.worker IS NULL THEN quarterdeck.unserved(r.id) END
 FROM runs r JOIN contracts c ON c.run = r.id
 -- name: run_position
 SELECT id FROM runs WHERE run_id = %s
@@ -30,13 +31,33 @@ SELECT name, version, value FROM facts ORDER BY name
 -- name: salt
 SELECT c.salt FROM runs r JOIN contracts c ON c.run = r.id WHERE r.run_id = %s
 -- name: due
-SELECT EXISTS (SELECT 1 FROM ready)
+SELECT EXISTS (SELECT 1 FROM ready WHERE %s::text[] IS NULL OR needs = ANY (%s::text[]))
     OR EXISTS (SELECT 1 FROM runs WHERE wake_at_us <= %s AND worker IS NULL)
     OR EXISTS (SELECT 1 FROM owners WHERE lease_until < clock_timestamp())
+-- name: letter
+SELECT r.run_id, d.how, d.by, d.why, d.at_us FROM runs r JOIN dead_letters d ON d.run = r.id WHERE r.run_id = %s
+-- name: workers
+SELECT o.id::text, o.lease_until >= clock_timestamp(), (SELECT count(*) FROM runs r WHERE r.owner = o.id), o.about::bytea,
+    (extract(epoch FROM o.beat_at) * 1000000)::bigint, (extract(epoch FROM o.lease_until) * 1000000)::bigint
+FROM owners o WHERE o.about <> '{}' ORDER BY o.id
+-- name: incarnation
+SELECT value FROM meta WHERE name = 'incarnation'
 -- name: key_columns
 SELECT prefix, digest, label, subject, grants, created_by, created_at_us, expires_at_us, revoked_at_us, revoked_by, reason
 FROM api_keys
+-- name: post_columns
+SELECT o.id, o.message, r.run_id, c.tenant, o.topic, o.key, o.status, o.attempts, o.code, o.at_us, o.decided_by, o.reason, o.headers, o.body
+FROM outbox o JOIN runs r ON r.id = o.run JOIN contracts c ON c.run = o.run
+-- name: post_position
+SELECT id FROM outbox WHERE message = %s
+-- name: due_posts
+SELECT EXISTS (SELECT 1 FROM lanes
+    WHERE due_us <= %s AND until_us <= floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+-- name: erasures
+SELECT run_id, tenant, actor, by, reason, at_us FROM erasures ORDER BY id DESC LIMIT %s
 -- name: as_reader
 SET LOCAL ROLE quarterdeck_reader
 -- name: for_tenants
 SELECT set_config('quarterdeck.tenants', %s::text[]::text, true)
+-- name: audit
+SELECT seq, body, hash FROM audit WHERE seq > %s ORDER BY seq LIMIT %s

@@ -13,7 +13,10 @@ SELECT release_expired(), rouse()
 -- name: leave
 SELECT release(%s)
 -- name: renew
-UPDATE owners SET lease_until = clock_timestamp() + make_interval(secs => %s) WHERE id = %s
+UPDATE owners SET lease_until = clock_timestamp() + make_interval(secs => %s), beat_at = clock_timestamp(), about = %s, programs = %s
+WHERE id = %s
 -- name: enter_again
 INSERT INTO owners (id, lease_until) OVERRIDING SYSTEM VALUE VALUES (%s, clock_timestamp() + make_interval(secs => %s))
 ON CONFLICT DO NOTHING
+-- name: apply_audited
+SELECT quarterdeck.apply_audited(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)

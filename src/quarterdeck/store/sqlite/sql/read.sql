@@ -30,8 +30,25 @@ SELECT name, version, value FROM facts ORDER BY name
 SELECT salt FROM runs WHERE run_id = ?
 -- name: due
 SELECT EXISTS (SELECT 1 FROM ready) OR EXISTS (SELECT 1 FROM runs WHERE wake_at_us <= ? AND worker IS NULL)
+-- name: letter
+SELECT r.run_id, d.how, d.by, d.why, d.at_us FROM runs r JOIN dead_letters d ON d.run = r.id WHERE r.run_id = ?
+-- name: held
+SELECT COUNT(*) FROM runs WHERE worker IS NOT NULL
 -- name: key_columns
 SELECT prefix, digest, label, subject, grants, created_by, created_at_us, expires_at_us, revoked_at_us, revoked_by, reason
 FROM api_keys
--- name: has_keys
-SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'api_keys')
+-- name: has_table
+SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?)
+-- name: post_columns
+SELECT o.id, o.message, r.run_id, c.tenant, o.topic, o.key, o.status, o.attempts, o.code, o.at_us, o.decided_by, o.reason, o.headers, o.body
+FROM outbox o JOIN runs r ON r.id = o.run JOIN contracts c ON c.run = o.run
+-- name: post_position
+SELECT id FROM outbox WHERE message = ?
+-- name: due_posts
+SELECT EXISTS (SELECT 1 FROM lanes WHERE due_us <= ?1 AND until_us <= ?1)
+-- name: erasures
+SELECT run_id, tenant, actor, by, reason, at_us FROM erasures ORDER BY id DESC LIMIT ?
+-- name: in_line
+SELECT run_id FROM runs WHERE line = ? ORDER BY id LIMIT ?
+-- name: audit
+SELECT seq, body, hash FROM audit WHERE seq > ? ORDER BY seq LIMIT ?

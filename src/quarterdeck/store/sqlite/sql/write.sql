@@ -17,9 +17,16 @@ INSERT INTO events (run, seq, body, payload, payload_digest, hash) VALUES (?, ?,
 SELECT body, payload, payload_digest FROM events WHERE run = ? AND seq > ? AND seq <= ? ORDER BY seq
 -- name: insert_run
 INSERT INTO runs (run_id, status, seq, head, salt, updated_at_us) VALUES (?, ?, ?, ?, ?, ?) RETURNING id
+-- name: insert_run_in_line
+INSERT INTO runs (run_id, status, seq, head, salt, updated_at_us, line, behind)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, EXISTS (SELECT 1 FROM runs WHERE line = ?7)) RETURNING id, behind
+-- name: leave_line
+UPDATE runs SET line = NULL, behind = 0 WHERE id = ?
+-- name: first_in_line
+UPDATE runs SET behind = 0 WHERE id = (SELECT id FROM runs WHERE line = ? ORDER BY id LIMIT 1) AND behind = 1 RETURNING id
 -- name: insert_contract
-INSERT INTO contracts (run, tenant, route, agent, actor, admitted_at_us, correlation_id, thread_id, parent_run_id, priority)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO contracts (run, tenant, route, agent, actor, admitted_at_us, correlation_id, thread_id, parent_run_id, priority, needs)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: insert_ready
 INSERT OR IGNORE INTO ready (run, at_us) VALUES (?, ?)
 -- name: find_key
@@ -59,16 +66,18 @@ UPDATE inbox SET consumed = 1 WHERE id = ? AND run = ?
 -- name: bump_control
 UPDATE runs SET control = control + 1 WHERE id = ?
 -- name: ready_if_waiting
-INSERT OR IGNORE INTO ready (run, at_us) SELECT id, ?2 FROM runs WHERE id = ?1 AND worker IS NULL
+INSERT OR IGNORE INTO ready (run, at_us) SELECT id, ?2 FROM runs WHERE id = ?1 AND worker IS NULL AND (behind = 0 OR ?3)
 -- name: due_to_ready
 INSERT OR IGNORE INTO ready (run, at_us) SELECT id, wake_at_us FROM runs WHERE wake_at_us <= ? AND worker IS NULL
 -- name: due_done
 UPDATE runs SET wake_at_us = NULL WHERE wake_at_us <= ? AND worker IS NULL
 -- name: pick_ready
-SELECT run FROM ready ORDER BY at_us, run LIMIT ?
+SELECT run FROM ready WHERE ?2 IS NULL OR (SELECT c.needs FROM contracts c WHERE c.run = ready.run) IN (
+    SELECT '' UNION ALL SELECT value FROM json_each(?2)
+) ORDER BY at_us, run LIMIT ?1
 -- name: claim
 UPDATE runs SET epoch = epoch + 1, worker = ? WHERE id = ? AND worker IS NULL
-    AND status IN ('queued', 'running', 'waiting') RETURNING run_id, seq, epoch
+    AND status IN ('queued', 'running', 'waiting') RETURNING run_id, seq, epoch, deaths
 -- name: drop_ready
 DELETE FROM ready WHERE run = ?
 -- name: find_claim
@@ -99,13 +108,22 @@ UPDATE runs SET salt = NULL WHERE id = ?
 UPDATE inbox SET body = x'' WHERE run = ?
 -- name: erase_shown
 UPDATE approvals SET shown = x'' WHERE run = ?
+-- name: give_back
+UPDATE runs SET worker = NULL WHERE run_id = ? AND epoch = ? AND worker IS NOT NULL RETURNING id
+-- name: settle_letter
+INSERT OR IGNORE INTO dead_letters (run, how, by, why, at_us) VALUES (?, ?, ?, ?, ?)
+-- name: is_held
+SELECT EXISTS (SELECT 1 FROM runs WHERE worker IS NOT NULL)
+-- name: adopt_deaths
+UPDATE runs SET deaths = json_insert(CASE WHEN json_array_length(deaths) > 15 THEN json_remove(deaths, '$[0]') ELSE deaths END, '$[#]', seq)
+WHERE worker IS NOT NULL
 -- name: adopt_claims
 DELETE FROM claims
 -- name: adopt_release
 UPDATE runs SET worker = NULL WHERE worker IS NOT NULL
 -- name: adopt_ready
 INSERT OR IGNORE INTO ready (run, at_us) SELECT id, updated_at_us FROM runs
-WHERE status IN ('queued', 'running') OR (status = 'waiting' AND worker IS NOT NULL)
+WHERE (status IN ('queued', 'running') AND (behind = 0 OR worker IS NOT NULL)) OR (status = 'waiting' AND worker IS NOT NULL)
 -- name: adopt_unread
 INSERT OR IGNORE INTO ready (run, at_us) SELECT DISTINCT i.run, i.at_us FROM inbox i JOIN runs r ON r.id = i.run
 WHERE i.consumed = 0 AND r.status = 'waiting'
@@ -113,3 +131,86 @@ WHERE i.consumed = 0 AND r.status = 'waiting'
 SELECT value FROM meta WHERE name = ?
 -- name: put_meta
 INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)
+-- name: is_fact
+SELECT EXISTS (SELECT 1 FROM facts WHERE name = ? AND version = ? AND value = ?)
+-- name: find_audit
+SELECT seq FROM audit WHERE digest = ?
+-- name: last_audit
+SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1
+-- name: insert_audit
+INSERT INTO audit (seq, body, digest, hash) VALUES (?, ?, ?, ?)
+-- name: adopt_lanes
+UPDATE lanes SET until_us = 0 WHERE until_us <> 0
+-- name: insert_post
+INSERT INTO outbox (run, message, lane, topic, key, body, headers, at_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+-- name: open_lane
+INSERT OR IGNORE INTO lanes (lane, due_us) VALUES (?, ?)
+-- name: due_lanes
+SELECT lane FROM lanes WHERE due_us <= ?1 AND until_us <= ?1 ORDER BY due_us LIMIT ?2
+-- name: first_post
+SELECT o.id, o.status, o.attempts, r.run_id, c.tenant, o.topic, o.key, o.message, o.body, o.headers, o.at_us
+FROM outbox o JOIN runs r ON r.id = o.run JOIN contracts c ON c.run = o.run
+WHERE o.lane = ? AND o.status IN ('queued', 'dead') ORDER BY o.id LIMIT 1
+-- name: attempt_post
+UPDATE outbox SET attempts = attempts + 1 WHERE id = ?
+-- name: hold_lane
+UPDATE lanes SET until_us = ?2, ticket = ticket + 1 WHERE lane = ?1 RETURNING ticket
+-- name: stop_lane
+UPDATE lanes SET due_us = NULL, until_us = 0 WHERE lane = ?
+-- name: free_lane
+UPDATE lanes SET due_us = ?2, until_us = 0 WHERE lane = ?1
+-- name: wake_lane
+UPDATE lanes SET due_us = coalesce(due_us, ?2) WHERE lane = ?1
+-- name: close_lane
+DELETE FROM lanes WHERE lane = ?
+-- name: lane_ticket
+SELECT ticket FROM lanes WHERE lane = ?
+-- name: post_status
+SELECT status FROM outbox WHERE id = ?
+-- name: settle_post
+UPDATE outbox SET status = ?2, code = ?3 WHERE id = ?1
+-- name: find_post
+SELECT id, lane, status FROM outbox WHERE message = ?
+-- name: decide_post
+UPDATE outbox SET status = ?2, attempts = 0, code = '', decided_by = ?3, reason = ?4 WHERE id = ?1
+-- name: withdraw_posts
+UPDATE outbox SET status = 'withdrawn' WHERE run = ? AND status = 'queued' AND attempts = 0
+-- name: erase_posts
+UPDATE outbox SET body = x'', headers = '[]', status = CASE WHEN status IN ('queued', 'dead') THEN 'withdrawn' ELSE status END WHERE run = ?
+-- name: lanes_of
+SELECT DISTINCT lane FROM outbox WHERE run = ? AND status IN ('queued', 'dead')
+-- name: take_key
+INSERT INTO exclusive (key, run, call) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE SET call = excluded.call
+WHERE run = excluded.run AND call = excluded.call
+-- name: key_holder
+SELECT r.run_id FROM exclusive e JOIN runs r ON r.id = e.run WHERE e.key = ?
+-- name: free_key
+DELETE FROM exclusive WHERE key = ? AND run = ? AND call = ?
+-- name: record_erasure
+INSERT OR IGNORE INTO erasures (run_id, tenant, actor, by, reason, at_us)
+SELECT ?2, tenant, actor, ?3, ?4, ?5 FROM contracts WHERE run = ?1
+-- name: clock
+SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+-- name: old_runs
+SELECT c.run, r.status NOT IN ('queued', 'running', 'waiting') AND r.updated_at_us <= ?3, c.admitted_at_us <= ?3
+FROM contracts c JOIN runs r ON r.id = c.run WHERE c.route = ?1 AND c.run > ?2 ORDER BY c.run LIMIT ?4
+-- name: purge_events
+DELETE FROM events WHERE run = ?
+-- name: purge_inbox
+DELETE FROM inbox WHERE run = ?
+-- name: purge_approvals
+DELETE FROM approvals WHERE run = ?
+-- name: purge_posts
+DELETE FROM outbox WHERE run = ?
+-- name: purge_key
+DELETE FROM idempotency WHERE run = ?
+-- name: purge_exclusive
+DELETE FROM exclusive WHERE run = ?
+-- name: purge_letter
+DELETE FROM dead_letters WHERE run = ?
+-- name: purge_contract
+DELETE FROM contracts WHERE run = ?
+-- name: purge_run
+DELETE FROM runs WHERE id = ?
+-- name: open_posts
+SELECT EXISTS (SELECT 1 FROM outbox WHERE run = ? AND status IN ('queued', 'dead'))

@@ -1,0 +1,253 @@
+"""Where a call reaches: what each argument of a tool is to the action, and whether untrusted content decided about it.
+
+A *target* is whom or what an action is about (a recipient, address, account, identifier, path, host); an *amount* how much money. Both
+are what an attacker wants to choose. *Content* is prose; *neutral* is what harms nobody (times, flags, one of a closed list). A tool
+declares its sinks; where it does not, they are read off its schema, and whatever is not plainly prose, a time or a closed choice counts
+as a target.
+
+>>> schema = {"properties": {"to": {"type": "string"}, "body": {"type": "string"}, "amount": {"type": "number"}}}
+>>> [f"{name}: {role}" for name, role in roles(schema, EffectClass.EXTERNAL, None).items()]
+['to: target', 'body: content', 'amount: amount']
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import html
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from urllib.parse import unquote
+
+import msgspec
+
+from quarterdeck.core.labels import Confidentiality, Labels
+from quarterdeck.core.origins import Origins, leaves
+from quarterdeck.core.specs import ToolSpec
+from quarterdeck.core.vocabulary import EffectClass
+
+
+class Role(StrEnum):
+    """What an argument is to the action that it is given to."""
+
+    TARGET = "target"
+    AMOUNT = "amount"
+    CONTENT = "content"
+    NEUTRAL = "neutral"
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_PROSE = _words(
+    "body content contents text message subject title description note notes comment comments summary caption reason memo "
+    "detail details html markdown question answer review reply feedback location place agenda snippet heading headline "
+    "topic greeting remark remarks explanation justification status state type kind category label labels tag tags "
+    "priority format language currency unit units color colour mode order sort severity emoji keyword keywords query "
+    "prompt instructions"
+)
+_TIMES = _words(
+    "date dates time times day days start end when deadline month year hour hours minute minutes second seconds duration "
+    "timezone recurrence until expiry expires week weeks weekday"
+)
+_MONEY = _words("amount price total sum cost fee tip value payment cents usd eur dollars minor")
+_NAMING = _words("id ids number account order phone ref reference uid pk key code")
+_REACHING = _words("url urls uri uris href link links endpoint host hostname domain webhook website server origin proxy")
+_TIME_FORMATS = frozenset({"date", "time", "date-time", "duration"})
+_REACHING_FORMATS = frozenset({"uri", "url", "iri", "hostname", "idn-hostname", "uri-reference", "ipv4", "ipv6"})
+_SPLIT = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
+
+
+def roles(schema: Mapping[str, object], effect: EffectClass, declared: tuple[str, ...] | None) -> dict[str, Role]:
+    """What each argument is, by name; of a read only where it leaves to counts as a target."""
+    properties = schema.get("properties")
+    if not isinstance(properties, Mapping):
+        return dict.fromkeys(declared or (), Role.TARGET)
+    return {str(name): _role(str(name), part, effect, declared) for name, part in properties.items()}
+
+
+def _role(name: str, part: object, effect: EffectClass, declared: tuple[str, ...] | None) -> Role:
+    shape = part if isinstance(part, Mapping) else {}
+    kinds = _kinds(shape)
+    words = [word.lower() for word in _SPLIT.split(name) if word] or [name.lower()]
+    last = words[-1]
+    if declared is not None:
+        if effect is not EffectClass.READ and _MONEY.intersection(words):
+            return Role.AMOUNT
+        return Role.TARGET if name in declared else Role.NEUTRAL if effect is EffectClass.READ else Role.CONTENT
+    if effect is EffectClass.READ:
+        reaches = bool(_REACHING.intersection(words)) or shape.get("format") in _REACHING_FORMATS
+        return Role.TARGET if reaches and "boolean" not in kinds else Role.NEUTRAL
+    if "enum" in shape or "const" in shape or kinds == {"boolean"}:
+        return Role.NEUTRAL
+    if shape.get("format") in _TIME_FORMATS or last in _TIMES:
+        return Role.NEUTRAL
+    if kinds and kinds <= {"integer", "number"}:
+        return Role.AMOUNT if _MONEY.intersection(words) else Role.TARGET if last in _NAMING else Role.NEUTRAL
+    if last in _MONEY:
+        return Role.AMOUNT
+    return Role.CONTENT if last in _PROSE else Role.TARGET
+
+
+def _kinds(shape: Mapping[str, object]) -> set[str]:
+    """The JSON types of an argument, null aside; of a list, those of its items."""
+    kind = shape.get("type")
+    if kind == "array" and isinstance(shape.get("items"), Mapping):
+        return _kinds(shape["items"])  # type: ignore[arg-type]
+    found = {kind} if isinstance(kind, str) else set(kind) if isinstance(kind, list | tuple) else set()
+    for word in ("anyOf", "oneOf"):
+        branches = shape.get(word)
+        for branch in branches if isinstance(branches, list | tuple) else ():
+            found |= _kinds(branch) if isinstance(branch, Mapping) else set()
+    return {str(each) for each in found} - {"null"}
+
+
+class Sinks(msgspec.Struct, frozen=True):
+    """What the gate has to know of one tool's reach; made once. ``sensitive``: to act through it is sensitive access by itself."""
+
+    roles: Mapping[str, Role]
+    effect: EffectClass
+    outward: bool
+    sensitive: bool
+    defaults: Mapping[str, object] = {}
+
+
+def sinks_of(spec: ToolSpec) -> Sinks:
+    """The reach of a tool, from its manifest: an effect reaches outside unless it is a write that names no sinks (``sinks=()``), a
+    read if it has a target. Acting is sensitive unless the tool says that it touches only what is public.
+    """
+    schema = msgspec.json.decode(spec.input_schema, type=dict[str, object])
+    found = roles(schema, spec.effect, spec.sinks)
+    if spec.effect is EffectClass.READ:
+        return Sinks(found, spec.effect, Role.TARGET in found.values(), sensitive=False)
+    inward = spec.effect is EffectClass.WRITE and spec.sinks == ()
+    properties = schema.get("properties")
+    defaults = {
+        str(name): part["default"]
+        for name, part in (properties.items() if isinstance(properties, dict) else ())
+        if isinstance(part, dict) and "default" in part
+    }
+    return Sinks(found, spec.effect, not inward, spec.touches is not Confidentiality.PUBLIC, defaults)
+
+
+class Crossing(msgspec.Struct, frozen=True):
+    """Why a call needs a rule or a person: codes, and the arguments that nothing trusted vouches for. Empty where it needs neither."""
+
+    codes: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+
+
+NO_CROSSING = Crossing()
+
+
+def crossing(sinks: Sinks, arguments: object, labels: Labels, origins: Origins | None) -> Crossing:
+    """The rule of two: untrusted input, sensitive access and an outward action meet, and trusted text does not vouch for the action.
+
+    It does where every target and amount stands in it, and prose brings no links that do not. Without any target, all prose has to; of a
+    write, which stays inside, some of it (the title of a note is the caller's, its text the model's).
+    """
+    if not labels.untrusted or not sinks.outward or not (sinks.sensitive or labels.sensitive):
+        return NO_CROSSING
+    values = arguments if isinstance(arguments, dict) else {"": arguments}
+    trusted = origins or _NOTHING_TRUSTED
+    codes: dict[str, None] = {}
+    blamed: dict[str, None] = {}
+    aimed = False
+    prose: list[tuple[str, object]] = []
+    every = sinks.effect is not EffectClass.WRITE
+    for name, value in values.items():
+        role = sinks.roles.get(name, Role.TARGET if sinks.effect is not EffectClass.READ else Role.NEUTRAL)
+        given = [leaf for _, leaf in leaves(value) if leaf is not None and leaf != "" and not isinstance(leaf, bool)]
+        if not given or role is Role.NEUTRAL or (name in sinks.defaults and sinks.defaults[name] == value):
+            continue
+        if role is Role.CONTENT:
+            prose.append((name, value))
+            continue
+        aimed = True
+        if not _vouched(name, given, role, trusted):
+            codes[f"label.untrusted_{role.value}"] = blamed[name] = None
+    own = not every and any(trusted.holds(value) for _, value in prose)
+    for name, value in prose:
+        linked = any(not trusted.holds(link) for _, leaf in leaves(value) if isinstance(leaf, str) for link in links(leaf))
+        if linked:
+            codes["label.untrusted_link"] = blamed[name] = None
+        elif not aimed and not own and not trusted.holds(value):
+            codes["label.no_target"] = blamed[name] = None
+    if not aimed and not prose:
+        codes["label.no_target"] = None
+    return Crossing(tuple(codes), tuple(blamed))
+
+
+def _vouched(name: str, given: list[object], role: Role, trusted: Origins) -> bool:
+    cents = role is Role.AMOUNT and name.lower().endswith(("cents", "minor"))
+    return all(
+        trusted.holds(leaf) or (cents and isinstance(leaf, int) and leaf % 100 == 0 and trusted.holds(leaf // 100))
+        for leaf in given
+    )
+
+
+_NOTHING_TRUSTED = Origins(tainted=True)
+
+_LINKS = re.compile(
+    r"(?i)\b(?:https?|ftp)://[^\s<>\"'`)\]]+|\bwww\.[^\s<>\"'`)\]]+"
+    r"|(?<![\w@./-])(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,18}(?:/[^\s<>\"'`)\]]*)?(?![\w@-])"
+    r"|\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}\b"
+)
+_FILES = _words(
+    "txt pdf md csv json doc docx xls xlsx ppt pptx png jpg jpeg gif svg html htm xml yaml yml toml py js ts java rs go "
+    "sh log zip tar gz mp3 mp4 mov ini cfg sql ipynb rtf odt ods tex bak"
+)
+_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}|(?:[0-9a-fA-F]{2}){8,}")
+_DOTS = str.maketrans({"\u3002": ".", "\u2024": ".", "\u2044": "/", "\u2215": "/", "\u29f8": "/", "\u2236": ":", "\ua789": ":"})
+_DISGUISES = (("[.]", "."), ("(.)", "."), ("[dot]", "."), ("(dot)", "."), ("hxxp", "http"), ("[:]", ":"))
+MAX_DECODED = 64
+"""The most encoded pieces of one text that are looked into."""
+
+
+def links(text: str) -> Iterator[str]:
+    """Every web address and bank account in a text, also where it is disguised or encoded.
+
+    >>> list(links("see https://a.example/x and hxxps://b[.]example, not notes.txt"))
+    ['https://a.example/x', 'https://b.example']
+    """
+    seen: set[str] = set()
+    for form in _forms(text):
+        for found in _LINKS.finditer(form):
+            link = found[0].rstrip(".,;:!?")
+            host = link.partition("/")[0]
+            if "://" not in link and "/" not in link and host.rpartition(".")[2].lower() in _FILES:
+                continue
+            if link not in seen:
+                seen.add(link)
+                yield link
+
+
+def _forms(text: str) -> Iterator[str]:
+    plain = _undisguised(text)
+    yield plain
+    for found in list(_ENCODED.finditer(plain))[:MAX_DECODED]:
+        for decoded in _decoded(found[0]):
+            yield _undisguised(decoded)
+
+
+def _undisguised(text: str) -> str:
+    text = unquote(html.unescape(text))
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).translate(_DOTS)
+        text = "".join([char for char in text if unicodedata.category(char) != "Cf"])
+    for shown, meant in _DISGUISES:
+        text = re.sub(re.escape(shown), meant, text, flags=re.IGNORECASE)
+    return text
+
+
+def _decoded(piece: str) -> Iterator[str]:
+    bare = piece.rstrip("=")
+    padded = bare + "=" * (-len(bare) % 4)
+    for decode, given in ((base64.b64decode, padded), (base64.urlsafe_b64decode, padded), (bytes.fromhex, piece)):
+        try:
+            yield decode(given).decode()
+        except (ValueError, binascii.Error, UnicodeDecodeError):
+            continue

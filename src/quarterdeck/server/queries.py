@@ -1,0 +1,85 @@
+"""What requests may ask in their query string: filters, cursors, choices. Unknown names are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from quarterdeck.core.vocabulary import Status
+
+Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000, description="The most rows of this page.")]
+
+
+class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class AuditQuery(_Strict, frozen=True, kw_only=True):
+    """Which rows: behind ``after``, with this beginning of action or target, of one tenant."""
+
+    after: Annotated[int, msgspec.Meta(ge=0)] = 0
+    action: str = ""
+    target: str = ""
+    tenant: str | None = None
+    limit: Limit = 50
+
+
+class DeadLettersQuery(_Strict, frozen=True, kw_only=True):
+    """Which dead letters."""
+
+    route: str | None = None
+    tenant: str | None = None
+    cursor: str | None = None
+    limit: Limit = 50
+
+
+class RunsQuery(_Strict, frozen=True, kw_only=True):
+    """Which runs."""
+
+    status: Status | None = None
+    route: str | None = None
+    tenant: str | None = None
+    correlation_id: str | None = None
+    cursor: str | None = None
+    limit: Limit = 50
+
+
+class RunQuery(_Strict, frozen=True, kw_only=True):
+    """``content=false`` leaves contents out, ``true`` insists on them; by default they are shown to who may read them."""
+
+    content: bool | None = None
+
+
+class EventsQuery(_Strict, frozen=True, kw_only=True):
+    """From where (``after``: a sequence), whether to go on with what comes, and with which contents."""
+
+    after: str | None = None
+    follow: bool = True
+    content: bool | None = None
+
+
+class ApprovalsQuery(_Strict, frozen=True, kw_only=True):
+    """Which approvals; ``status=all`` for every one."""
+
+    status: Literal["pending", "approved", "rejected", "edited", "answered", "expired", "withdrawn", "all"] = "pending"
+    tenant: str | None = None
+    cursor: str | None = None
+    limit: Limit = 50
+
+
+class NoQuery(_Strict, frozen=True, kw_only=True):
+    """No parameters."""
+
+
+class EffectsQuery(_Strict, frozen=True, kw_only=True):
+    """Which effects in doubt."""
+
+    tenant: str | None = None
+    limit: Limit = 200
+
+
+class OversightQuery(_Strict, frozen=True, kw_only=True):
+    """Of which tenant; by default of all that the caller may read."""
+
+    tenant: str | None = None

@@ -1,0 +1,179 @@
+"""What an argument is to an action, and the rule of two itself."""
+
+from __future__ import annotations
+
+import itertools
+
+import msgspec
+import pytest
+
+from quarterdeck.core.errors import UsageError
+from quarterdeck.core.labels import Confidentiality, Integrity, Labels
+from quarterdeck.core.origins import Origins
+from quarterdeck.core.sinks import Role, crossing, links, roles, sinks_of
+from quarterdeck.core.vocabulary import EffectClass
+from quarterdeck.tools.manifest import ManifestTool, manifest_spec, read_manifest
+
+BOTH = Labels(Integrity.UNTRUSTED, Confidentiality.SENSITIVE)
+
+
+def tool(effect: str = "external", **more: object) -> object:
+    schema = {"properties": {"to": {"type": "string"}, "amount": {"type": "number"}, "body": {"type": "string"}}}
+    return manifest_spec({"name": "act", "effect": effect, "input_schema": schema, **more})
+
+
+def codes(spec: object, arguments: object, labels: Labels = BOTH, text: str = "") -> tuple[str, ...]:
+    origins = Origins(tainted=True)
+    origins.trust(text)
+    return crossing(sinks_of(spec), arguments, labels, origins).codes  # type: ignore[arg-type]
+
+
+def test_each_of_the_three_is_needed() -> None:
+    arguments = {"to": "eve@evil.example"}
+    for integrity, level, touches, effect in itertools.product(
+        Integrity, (Confidentiality.PUBLIC, Confidentiality.INTERNAL), ("public", "internal"), ("read", "external")
+    ):
+        spec = tool(effect, sensitivity=touches)
+        three = (
+            integrity is Integrity.UNTRUSTED
+            and effect == "external"
+            and (level is not Confidentiality.PUBLIC or touches != "public")
+        )
+        assert (codes(spec, arguments, Labels(integrity, level)) != ()) is three
+
+
+def test_targets_amounts_links_and_actions_without_a_target() -> None:
+    spec = tool()
+    assert codes(spec, {"to": "bob", "amount": 5, "body": "free words"}, text="pay bob 5") == ()
+    assert codes(spec, {"to": "eve", "amount": 5}, text="pay bob 5") == ("label.untrusted_target",)
+    assert codes(spec, {"to": "bob", "amount": 6}, text="pay bob 5") == ("label.untrusted_amount",)
+    assert codes(spec, {"to": "bob", "body": "see https://x.example"}, text="pay bob 5") == ("label.untrusted_link",)
+    assert codes(spec, {"body": "free words"}, text="pay bob 5") == ("label.no_target",)
+    assert codes(spec, {"body": "pay bob"}, text="please pay bob 5") == ()
+    assert codes(spec, {}, text="pay bob 5") == ("label.no_target",)
+    assert codes(spec, {"to": None, "amount": 5}, text="pay bob 5") == ()
+
+
+def test_a_write_without_a_target_has_a_title_of_the_caller() -> None:
+    schema = {"properties": {"title": {"type": "string"}, "text": {"type": "string"}}}
+    spec = manifest_spec({"name": "note", "effect": "write", "input_schema": schema})
+    assert codes(spec, {"title": "Lunch", "text": "made up"}, text="Note: Lunch") == ()
+    assert codes(spec, {"title": "Dinner", "text": "made up"}, text="Note: Lunch") == ("label.no_target",)
+    outside = manifest_spec({"name": "note", "effect": "external", "input_schema": schema})
+    assert codes(outside, {"title": "Lunch", "text": "made up"}, text="Note: Lunch") == ("label.no_target",)
+
+
+def test_without_origins_nothing_is_trusted() -> None:
+    assert crossing(sinks_of(tool()), {"to": "bob"}, BOTH, None).arguments == ("to",)  # type: ignore[arg-type]
+
+
+def test_nested_values_are_looked_at() -> None:
+    assert codes(tool(), {"to": {"list": ["bob", {"x": "eve"}]}}, text="bob") == ("label.untrusted_target",)
+
+
+def test_roles_are_read_off_a_schema() -> None:
+    schema = {
+        "properties": {
+            "file_id": {"type": "string"},
+            "accountNumber": {"type": "integer"},
+            "messageBody": {"type": "string"},
+            "start_time": {"type": "string"},
+            "permission": {"enum": ["r", "w"]},
+            "urgent": {"type": "boolean"},
+            "total_price": {"anyOf": [{"type": "number"}, {"type": "null"}]},
+            "participants": {"type": "array", "items": {"type": "string"}},
+            "limit": {"type": "integer"},
+            "anything": {},
+        }
+    }
+    found = roles(schema, EffectClass.EXTERNAL, None)
+    assert found == {
+        "file_id": Role.TARGET,
+        "accountNumber": Role.TARGET,
+        "messageBody": Role.CONTENT,
+        "start_time": Role.NEUTRAL,
+        "permission": Role.NEUTRAL,
+        "urgent": Role.NEUTRAL,
+        "total_price": Role.AMOUNT,
+        "participants": Role.TARGET,
+        "limit": Role.NEUTRAL,
+        "anything": Role.TARGET,
+    }
+    reads = roles({"properties": {"url": {}, "query": {}, "page": {"format": "uri"}}}, EffectClass.READ, None)
+    assert reads == {"url": Role.TARGET, "query": Role.NEUTRAL, "page": Role.TARGET}
+
+
+def test_what_is_declared_counts() -> None:
+    assert sinks_of(tool(sinks=["body"])).roles == {"to": Role.CONTENT, "amount": Role.AMOUNT, "body": Role.TARGET}  # type: ignore[arg-type]
+    assert sinks_of(tool(sinks={"to": "recipient", "body": "content"})).roles["body"] is Role.CONTENT  # type: ignore[arg-type]
+    assert not sinks_of(tool("write", outward=False)).outward  # type: ignore[arg-type]
+    assert sinks_of(tool("external", outward=False)).outward  # type: ignore[arg-type]
+
+
+def test_what_a_manifest_does_not_say_is_dangerous() -> None:
+    read = manifest_spec({"name": "peek"})
+    assert read.effect is EffectClass.EXTERNAL
+    read = manifest_spec({"name": "peek", "annotations": {"readOnlyHint": True}})
+    assert (read.effect, read.integrity, read.confidentiality) == (
+        EffectClass.READ,
+        Integrity.UNTRUSTED,
+        Confidentiality.SENSITIVE,
+    )
+    assert manifest_spec({"name": "drop", "annotations": {"destructiveHint": True}}).effect is EffectClass.IRREVERSIBLE
+    assert manifest_spec({"name": "peek", "effect": "read", "sources": ["trusted"]}).integrity is Integrity.TRUSTED
+    assert manifest_spec({"name": "peek", "effect": "read", "sources": ["trusted", "mail"]}).integrity is Integrity.UNTRUSTED
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        7,
+        {},
+        {"name": "a b"},
+        {"name": "x", "effect": "magic"},
+        {"name": "x", "sensitivity": "odd"},
+        {"name": "x", "sinks": ["to"]},
+    ],
+)
+def test_a_bad_manifest_is_refused(item: object) -> None:
+    with pytest.raises(UsageError) as caught:
+        manifest_spec(item)
+    assert caught.value.code in ("manifest.invalid", "name.invalid")
+
+
+@pytest.mark.parametrize("text", [b"{", b"7", b'{"tools":1}'])
+def test_a_bad_manifest_file_is_refused(text: bytes) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_manifest(text)
+    assert caught.value.code == "manifest.invalid"
+
+
+def test_arguments_of_a_manifest_tool_are_checked() -> None:
+    async def perform(name: str, arguments: dict[str, object], context: object) -> object:
+        return None
+
+    made = ManifestTool(tool(), perform)  # type: ignore[arg-type]
+    assert made.fit(b'{"to":"bob"}') == ""
+    assert "string" in made.fit(b'{"to":7}')
+    assert "extra" in made.fit(b'{"extra":7}')
+    with pytest.raises(UsageError):
+        ManifestTool(msgspec.structs.replace(made.spec, input_schema=b'{"type":"nothing"}'), perform)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("nothing here, see notes.txt and e.g. this", []),
+        ("mail ann@corp.example", []),
+        ("www.x.example/y", ["www.x.example/y"]),
+        ("https%3A%2F%2Fx.example", ["https://x.example"]),
+        ("https&#58;//x.example", ["https://x.example"]),
+        ("ht\u200btps://x.example", ["https://x.example"]),
+        ("x\u3002example", ["x.example"]),
+        ("aHR0cHM6Ly94LmV4YW1wbGUvbG9naW4=", ["https://x.example/login"]),
+        ("68747470733a2f2f782e6578616d706c65", ["https://x.example"]),
+        ("IBAN GB29 NWBK 6016 1331 9268 19", ["GB29 NWBK 6016 1331 9268 19"]),
+    ],
+)
+def test_links_are_found_through_disguises(text: str, found: list[str]) -> None:
+    assert list(links(text)) == found

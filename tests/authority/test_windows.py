@@ -1,0 +1,219 @@
+"""Conditions over history, and accounts of periods, agents and threads: what they count, and that no two pass at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quarterdeck import Budget, Quarterdeck, ToolFailure, Unavailable, UsageError
+from quarterdeck.app.starting import Starting
+from quarterdeck.core.contract import Caller, Envelope
+from quarterdeck.core.windows import WINDOWS, WindowLimit, counted, seconds_of, window_of
+from quarterdeck.ports.clock import Entropy
+from quarterdeck.ports.store import Insights, Journal
+from quarterdeck.testing import ScriptedModel
+from quarterdeck.testing.ledger import differences
+from quarterdeck.testing.memory import MemoryStore
+from quarterdeck.testing.patching import patched
+
+DAY_US = 86_400_000_000
+
+
+def shop(turns: Callable[..., object] | list[object], *, fails: bool = False, **limit: object) -> tuple[Quarterdeck, list[str]]:
+    deck = Quarterdeck("shop")
+    paid: list[str] = []
+
+    @deck.tool(effect="irreversible")
+    async def refund(customer: str, dollars: int = 1) -> str:
+        """Pay back."""
+        if fails:
+            raise ToolFailure("bank.closed", "not today")
+        paid.append(customer)
+        return "paid"
+
+    deck.agent("clerk", model=ScriptedModel(turns), tools=[refund], budget=Budget(turns=99, tools=99))  # type: ignore[arg-type]
+    deck.limit("refunds", tools=refund, per="customer", **limit)  # type: ignore[arg-type]
+    return deck, paid
+
+
+def refund(customer: str, **more: object) -> list[object]:
+    return [("refund", {"customer": customer, **more})]
+
+
+async def played(deck: Quarterdeck, tmp_path: Path, runs: int = 1) -> list[list[str]]:
+    """The reasons of the denials of each run; the ledger has to be the fold of all journals afterwards."""
+    async with deck.start(tmp_path / "s.db") as rt:
+        found = await asyncio.gather(*[rt.submit("clerk", n) for n in range(runs)])
+        await asyncio.gather(*[run.result() for run in found])
+        assert differences(rt.insights) == []
+        decided = [[event.body for event in run.events() if event.kind == "gate.decided"] for run in found]
+    return [[body["reasons"][0] for body in run if body["ruling"] == "deny"] for run in decided]  # type: ignore[index]
+
+
+async def test_at_most_so_many_per_customer(tmp_path: Path) -> None:
+    deck, paid = shop([refund("ann"), refund("ann"), refund("bob"), refund("ann"), "done"], uses=2)
+    assert await played(deck, tmp_path) == [["limit.refunds"]]
+    assert paid == ["ann", "ann", "bob"]
+
+
+async def test_another_spelling_is_no_other_customer(tmp_path: Path) -> None:
+    deck, _ = shop([refund("ann"), refund(" Ann"), refund("\uff41nn"), "done"], uses=1)
+    assert await played(deck, tmp_path) == [["limit.refunds", "limit.refunds"]]
+
+
+async def test_a_sum_of_an_argument(tmp_path: Path) -> None:
+    turns = [refund("ann", dollars=60), refund("ann", dollars=50), refund("ann", dollars=40), refund("ann", dollars=-5), "done"]
+    deck, paid = shop(turns, sums={"dollars": 100}, code="refund.too_much")
+    assert await played(deck, tmp_path) == [["refund.too_much", "limit.uncountable"]]
+    assert len(paid) == 2
+
+
+async def test_calls_of_one_turn_count_one_by_one(tmp_path: Path) -> None:
+    deck, paid = shop([[*refund("ann"), *refund("ann"), *refund("ann")], "done"], uses=2)
+    assert await played(deck, tmp_path) == [["limit.refunds"]]
+    assert len(paid) == 2
+
+
+async def test_what_was_not_done_is_given_back(tmp_path: Path) -> None:
+    deck, paid = shop([refund("ann"), "done"], uses=1, fails=True)
+    assert await played(deck, tmp_path) == [[]]
+    deck, paid = shop([refund("ann"), "done"], uses=1)
+    assert await played(deck, tmp_path) == [[]]
+    assert paid == ["ann"]
+    deck, paid = shop([refund("ann"), "done"], uses=1)
+    assert await played(deck, tmp_path) == [["limit.refunds"]]
+
+
+async def test_sixty_four_claimants_at_once(tmp_path: Path) -> None:
+    deck, paid = shop([refund("ann", dollars=30), "done"], uses=10, sums={"dollars": 100})
+    denied = await played(deck, tmp_path, runs=64)
+    assert len(paid) == 3 and sum(len(each) for each in denied) == 61
+
+
+async def test_the_race_is_seen_if_the_store_does_not_compare() -> None:
+    deck, paid = shop([refund("ann"), "done"], uses=3)
+    store = MemoryStore("w1")
+
+    async def open_store(entropy: Entropy) -> tuple[Journal, Insights]:
+        return store, store
+
+    with patched(type(store._shared.tables), "_fits", lambda *_: True):
+        async with Starting(deck, open_store=open_store, worker="w1") as rt:
+            runs = await asyncio.gather(*[rt.submit("clerk", n) for n in range(8)])
+            await asyncio.gather(*[run.result() for run in runs])
+            assert differences(rt.insights) != []
+    assert len(paid) == 8
+
+
+@given(st.sampled_from(WINDOWS), st.integers(0, 4_000_000_000_000_000))
+def test_a_window_holds_its_own_time_and_ends(window: str, now_us: int) -> None:
+    passed_s, whole_s = seconds_of(window, now_us)
+    assert 0 <= passed_s < whole_s
+    if window != "ever":
+        ends_us = now_us + round((whole_s - passed_s) * 1e6)
+        assert window_of(window, ends_us - 1) == window_of(window, now_us) != window_of(window, ends_us)
+
+
+def test_each_tenant_counts_for_itself() -> None:
+    limit = WindowLimit("x", ("t",), ("customer", "user"), "day", 1)
+    first = counted(limit, {"customer": 1}, "acme", {"user": "ann"}, 0)
+    assert first != counted(limit, {"customer": 1}, "other", {"user": "ann"}, 0)
+    assert first != counted(limit, {"customer": 1}, "acme", {"user": "bob"}, 0)
+    assert first != counted(limit, {"customer": 1}, "acme", {"user": "ann"}, DAY_US)
+    assert first == counted(limit, {"customer": 1.0}, "acme", {"user": "ann"}, DAY_US - 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ({"tools": "refund", "window": "fortnight", "uses": 1}, "window.unknown"),
+        ({"tools": "refund"}, "limit.invalid"),
+        ({"tools": "refund", "uses": -1}, "limit.invalid"),
+    ],
+)
+def test_a_limit_that_means_nothing_is_refused(arguments: dict[str, object], code: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Quarterdeck("x").limit("x", **arguments)  # type: ignore[arg-type]
+    assert caught.value.code == code
+
+
+async def test_a_limit_on_what_does_not_exist_stops_the_start(tmp_path: Path) -> None:
+    deck, _ = shop(["done"], uses=1)
+    deck.limit("other", tools=["refund", "nothing"], per="nobody", uses=1)
+    with pytest.raises(UsageError) as caught:
+        await deck.start(tmp_path / "s.db").__aenter__()
+    assert "'nothing'" in caught.value.message and "'nobody'" in caught.value.message
+
+
+async def test_accounts_of_agents_threads_and_periods(tmp_path: Path) -> None:
+    deck, paid = shop([refund("ann"), refund("bob"), refund("cid"), refund("dan"), "done"], uses=99)
+    deck.budget("thread:*", Budget(tools=3))
+    deck.budget("agent:clerk", Budget(tools=5), per="month")
+    codes = []
+    async with deck.start(tmp_path / "s.db") as rt:
+        for thread in ("one", "one", "two"):
+            run = await rt.admit(Envelope("clerk", None, caller=Caller("acme", "ann"), thread_id=thread))
+            codes.append((await run.result()).code)
+        assert differences(rt.insights) == []
+        rows = {(row.account.partition("@")[0], row.dimension): row for row in rt.budgets()}
+    assert codes == ["budget.thread", "budget.thread", "budget.agent"]
+    assert len(paid) == 5
+    assert rows["thread:acme/one", "tool_calls"].committed == 3 and rows["agent:clerk", "tool_calls"].limit == 5
+
+
+async def test_a_run_may_ask_people_only_so_often(tmp_path: Path) -> None:
+    deck = Quarterdeck("asks")
+
+    @deck.tool(effect="write")
+    async def save(n: int) -> str:
+        """Save."""
+        return "saved"
+
+    model = ScriptedModel([[("save", {"n": n}) for n in range(3)], "done"])
+    deck.agent("clerk", model=model, tools=[save], autonomy="executes_after_approval", budget=Budget(approvals=2))
+    async with deck.start(tmp_path / "s.db") as rt:
+        run = await rt.submit("clerk", "go")
+        while not (await run.rest()).done:
+            for row in rt.approvals():
+                await rt.approve(row.approval, by="ada")
+        denied = [event.body for event in run.events() if event.kind == "gate.decided" and event.body["ruling"] == "deny"]
+    assert [body["reasons"] for body in denied] == [["budget.approvals"]]
+
+
+async def test_a_run_rests_at_a_shared_limit_until_it_is_raised(tmp_path: Path) -> None:
+    deck, paid = shop([refund("ann"), refund("bob"), "done"], uses=99)
+    deck.budget("tenant:default", Budget(tools=1))
+    deck.route("patient", "clerk", on_budget="pause")
+    async with deck.start(tmp_path / "s.db") as rt:
+        run = await rt.submit("patient", "go")
+        waiting = await run.rest()
+        assert (waiting.code, waiting.waiting_on) == ("budget.tenant", ("account:tenant:default",))
+        assert await rt.raise_account("tenant:default", Budget(tools=2)) == 1
+        assert (await run.result()).status == "succeeded"
+    assert paid == ["ann", "bob"]
+
+
+async def test_runs_are_begun_at_most_at_a_pace(tmp_path: Path) -> None:
+    deck, _ = shop(["done"], uses=9)
+    deck.budget("tenant:*", Budget(runs=2), per="month")
+    begun = []
+    async with deck.start(tmp_path / "s.db") as rt:
+        for tenant, key in (("a", "1"), ("a", "1"), ("a", "2"), ("b", "3"), ("a", "4")):
+            try:
+                run = await rt.submit("clerk", 1, tenant=tenant, idempotency_key=key)
+                await run.result()
+                begun.append((tenant, run.existing))
+            except Unavailable as refused:
+                assert refused.code == "budget.pace"
+        assert differences(rt.insights) == []
+    assert begun == [("a", False), ("a", True), ("a", False), ("b", False)]
+
+
+def test_a_pace_needs_a_window() -> None:
+    with pytest.raises(UsageError):
+        Quarterdeck("x").budget("all", Budget(runs=1))
