@@ -63,7 +63,7 @@ def measure(policies: int, *, distinct: bool) -> dict[str, float]:
         deck.name, deck.routes, deck.agents, {name: tool.spec for name, tool in deck.tools.items()}, clock, entropy
     )
     catalogue = Catalogue(deck.tools)
-    gate = Gate(catalogue, policy_of(deck), accounts_of(deck), clock.now_us)
+    gate = Gate(catalogue, policy_of(deck), accounts_of(deck, clock.now_us), clock.now_us)
     state = state_of(deck, admission, TOOLS)
     standing = gate.standing(state.contract)
     times = []
