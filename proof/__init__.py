@@ -15,5 +15,6 @@ MODULES = (
     "proof.programs",
     "proof.openapi",
     "proof.fleet",
+    "proof.rolling",
 )
 """The modules that offer suites, in the order in which they run."""

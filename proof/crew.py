@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from quarterdeck import Quarterdeck, ToolContext
+from quarterdeck.core import rules
 from quarterdeck.engine import held
 from quarterdeck.store.postgres import open_store
 from quarterdeck.testing import ScriptedModel
@@ -27,7 +28,9 @@ STEPS = 4
 
 
 class Duty(msgspec.Struct, frozen=True):
-    """How one worker works. ``abrupt`` is a planted bug: it does not wait for what is being performed."""
+    """How one worker works. ``abrupt`` is a planted bug: it does not wait for what is being performed; ``stubborn``
+    is another: it does not notice that its ``rules`` were replaced.
+    """
 
     dsn: str
     ledger: str
@@ -37,6 +40,8 @@ class Duty(msgspec.Struct, frozen=True):
     latency_s: float = 0.0
     active: int = 20_000
     abrupt: bool = False
+    rules: str = ""
+    stubborn: bool = False
 
 
 def crew(duty: Duty) -> Quarterdeck:
@@ -53,6 +58,8 @@ def crew(duty: Duty) -> Quarterdeck:
         return step
 
     turns = [*[[("haul", {"step": step})] for step in range(STEPS)], "hauled"]
+    if duty.rules:
+        deck.policy(duty.rules)
     deck.agent("haul", model=ScriptedModel(turns), tools=[haul])
     return deck
 
@@ -78,6 +85,8 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     with ExitStack() as stack:
         stack.enter_context(patched(held, "PERFORM_WITHIN_S", duty.perform_s))
+        if duty.stubborn:
+            stack.enter_context(patched(rules, "against", lambda *_: ()))
         asyncio.run(work(duty))
     return 0
 

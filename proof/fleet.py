@@ -354,7 +354,7 @@ STALE = rewritten(
 )
 
 
-def _suite(
+def suite_of(
     name: str,
     trials: Callable[[bool], list[Callable[[], Awaitable[Found]]]],
     bugs: dict[str, Callable[[], Awaitable[Found]]],
@@ -387,27 +387,27 @@ async def _awaited(trial: Callable[[], Awaitable[Found]]) -> Found:
 
 
 SUITES = (
-    _suite(
+    suite_of(
         "worker-kill",
         lambda quick: [lambda runs=runs: killed(runs, nullcontext()) for runs in ((30,) if quick else (100, 1_000, 10_000))],
         {"expired leases are left alone": lambda: killed(10, FOREVER(), for_s=LEASE_S + 8.0)},
     ),
-    _suite(
+    suite_of(
         "paused-worker",
         lambda quick: [lambda: paused(20 if quick else 200, nullcontext()) for _ in range(1 if quick else 5)],
         {"a stale epoch may write": lambda: paused(10, STALE())},
     ),
-    _suite(
+    suite_of(
         "pg-kill9",
         lambda quick: [lambda: database_killed(2 if quick else 40, nullcontext())],
         {"told before it is written": lambda: database_killed(3, _told_too_early())},
     ),
-    _suite(
+    suite_of(
         "db-restart",
         lambda quick: [lambda: database_killed(2 if quick else 40, nullcontext(), gently=True)],
         {"told before it is written": lambda: database_killed(3, _told_too_early(), gently=True)},
     ),
-    _suite(
+    suite_of(
         "drain",
         lambda quick: [
             lambda: drained(40 if quick else 2_000, 2 if quick else 12, nullcontext()),

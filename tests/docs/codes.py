@@ -19,7 +19,7 @@ from quarterdeck.core.vocabulary import Autonomy
 from tests.docs.pages import PACKAGE
 
 ERRORS = ("UsageError", "Unauthenticated", "Refused", "Unavailable", "OwnershipLost", "Corrupt")
-_ALIASES = {"RefusedError": "Refused", "_refused": "Refused", "Unreadable": ""}
+_ALIASES = {"RefusedError": "Refused", "_refused": "Refused", "Unreadable": "", "Superseded": "OwnershipLost"}
 _CARRIERS = {
     "ModelFailure": 0,
     "ToolFailure": 0,

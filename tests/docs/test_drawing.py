@@ -36,7 +36,7 @@ def literals(folder: str, *calls: str) -> set[str]:
 
 
 def suites() -> set[str]:
-    return literals("proof", "Suite", "_suite")
+    return literals("proof", "Suite", "_suite", "suite_of")
 
 
 def matches(pattern: str, name: str) -> bool:

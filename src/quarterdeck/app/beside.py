@@ -46,7 +46,7 @@ class Unwritten:
 def replay_beside(deck: Quarterdeck, insights: Insights, run_id: str, incarnation: int) -> Replay:
     """Replay a run of a store that is only read, under this deck."""
     check_deck(deck)
-    parts = wire(deck, Unwritten(incarnation), insights, SystemClock(), SystemEntropy(), "replay")
+    parts = wire(deck, Unwritten(incarnation), insights, SystemClock(), SystemEntropy(), "replay", judges=False)
     parts.refresh()
     return replayed(parts.services, read_all(insights, run_id))
 

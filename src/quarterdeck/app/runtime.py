@@ -133,6 +133,11 @@ class Runtime:
         return self._dispatcher.stopping
 
     @property
+    def superseded(self) -> tuple[str, ...]:
+        """Of what this process judges by, what others have declared anew: then it claims nothing and gives its runs back."""
+        return self.parts.services.drain.superseded
+
+    @property
     def failed(self) -> QuarterdeckError | None:
         """What has stopped this runtime for good, if anything has: it claims nothing any more; start another."""
         return self._dispatcher.failed
@@ -472,7 +477,9 @@ class Runtime:
 
     def introduce(self) -> None:
         """Say to others how this process is doing; done every second."""
-        state = "draining" if self.stopping else "failed" if self.failed is not None else "ready"
+        state = (
+            "draining" if self.stopping else "failed" if self.failed is not None else "superseded" if self.superseded else "ready"
+        )
         said = msgspec.structs.replace(self.about, state=state, active=self.active)
         self._journal.introduce(msgspec.json.encode(said), said.programs)
 

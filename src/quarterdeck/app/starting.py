@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Callable, Container
 from pathlib import Path
 from types import TracebackType
 
-import msgspec
-
+from quarterdeck.app.activating import activate, release_of
 from quarterdeck.app.clock import SystemClock, SystemEntropy
 from quarterdeck.app.deck import Quarterdeck
 from quarterdeck.app.lookout import Lookout
@@ -20,9 +18,7 @@ from quarterdeck.app.runtime import DRAIN_S, Beside, Runtime
 from quarterdeck.app.stores import OpenStore, shared_store, store_path
 from quarterdeck.app.wiring import Parts, check_deck, check_models, programs_of, wire
 from quarterdeck.app.workers import about
-from quarterdeck.core.audit import Audit
-from quarterdeck.core.budget import SHARED
-from quarterdeck.core.commit import ClaimedRun, SetAccount, SetFact
+from quarterdeck.core.commit import ClaimedRun
 from quarterdeck.dispatch.embedded import EmbeddedDispatcher
 from quarterdeck.dispatch.janitor import Janitor
 from quarterdeck.dispatch.relay import Relay
@@ -75,8 +71,10 @@ class Starting:
                 check_models(self._deck)  # only now: whoever finds the store owned drives nothing here, and needs no model
                 self._prepared("models")
             worker = self._worker or f"w{os.getpid()}-{self._entropy.token(3).hex()}"
-            parts = wire(self._deck, journal, insights, self._clock, self._entropy, worker)
-            await _activate(self._deck, journal, insights, parts)
+            parts = wire(self._deck, journal, insights, self._clock, self._entropy, worker, judges=self._work)
+            now_us, version = self._clock.now_us(), parts.gate.policy.version
+            await activate(self._deck, through(journal), insights, now_us, version, alone=journal.quiesced, judges=self._work)
+            parts.refresh()
             self._prepared("policies")
             notary = await self._notary(journal, insights)
         except BaseException:
@@ -94,15 +92,23 @@ class Starting:
         programs = None if self._any_code or not shared else programs_of(deck)
         capacity = self._max_active if self._work else 0
 
+        drain = parts.services.drain
+
+        def refresh() -> None:
+            superseded = drain.superseded
+            parts.refresh()
+            if superseded != drain.superseded:
+                dispatcher.hint()
+
         def look(driven: Container[str]) -> None:
             lookout.look(driven)
             parts.services.flights.look()
-            if parts.dependencies.ends_by(parts.clock.now_us()):
-                parts.refresh()
+            if shared or parts.dependencies.ends_by(parts.clock.now_us()):
+                refresh()
             runtime.introduce()
 
         def give_way() -> None:
-            parts.services.drain.asked = True
+            drain.stopping = True
 
         async def driven(claimed: ClaimedRun) -> bool:
             left = await drive(parts.services, claimed)
@@ -111,7 +117,19 @@ class Starting:
             return left is not Left.HELD
 
         way = give_way if shared else None  # where nobody else can go on with them, runs come to rest here
-        dispatcher = EmbeddedDispatcher(worker, journal, insights, clock, driven, parts.hub.fail, look, capacity, programs, way)
+        dispatcher = EmbeddedDispatcher(
+            worker,
+            journal,
+            insights,
+            clock,
+            driven,
+            parts.hub.fail,
+            look,
+            capacity,
+            programs,
+            way,
+            lambda: not drain.superseded,
+        )
         relay = Relay(journal, insights, clock, self._entropy, deck.topics)
         janitor = Janitor(journal, clock, {name: route.retention_s for name, route in deck.routes.items()})
         journal.hints(_changed(parts, dispatcher, relay, notary))
@@ -144,11 +162,6 @@ class Starting:
         return journal, SqliteInsights(path)
 
 
-def release_of(deck: Quarterdeck) -> str:
-    """A content hash of the deck's programs."""
-    return hashlib.sha256(repr(sorted(deck.agents.items())).encode()).hexdigest()[:16]
-
-
 def _changed(parts: Parts, dispatcher: EmbeddedDispatcher, relay: Relay, notary: Notary | None) -> Callable[[], None]:
     """What happens when the store says that something has changed."""
     sealings: set[asyncio.Task[object]] = set()
@@ -167,27 +180,3 @@ def _changed(parts: Parts, dispatcher: EmbeddedDispatcher, relay: Relay, notary:
 
 def _unheard(part: str) -> None:
     """Nobody asked how far the start is."""
-
-
-async def _activate(deck: Quarterdeck, journal: Journal, insights: Insights, parts: Parts) -> None:
-    """Make this deck's policy set, release and budgets the ones in force."""
-    now_us = parts.clock.now_us()
-    release = release_of(deck)
-    before = {row.name: row.value for row in insights.facts()}
-    for name, value in (("policy", parts.gate.policy.version), ("release", release)):
-        told = Audit(f"{name}.activated", f"deck:{deck.name}", value, now_us)
-        await journal.submit(SetFact(name, value, now_us, audit=told if before.get(name) != value else None))
-    limited = {(row.account, row.dimension): row.limit for row in insights.accounts()}
-    for account, limits in deck.accounts.items():
-        if not account.endswith("*"):
-            wanted = {dimension: limits.limit(dimension) for dimension in SHARED}
-            same = all(limited.get((account, str(dimension)), -1) == limit for dimension, limit in wanted.items())
-            detail = msgspec.json.encode({str(dimension): limit for dimension, limit in wanted.items()}).decode()
-            told = Audit("account.limited", f"deck:{deck.name}", account, now_us, detail=detail)
-            await journal.submit(SetAccount(account, limits, None if same else told))
-    everyone = deck.accounts.get("tenant:*")
-    if everyone is not None:
-        for known in sorted({row.account for row in insights.accounts() if row.account.startswith("tenant:")}):
-            if known not in deck.accounts:
-                await journal.submit(SetAccount(known, everyone))
-    parts.refresh()

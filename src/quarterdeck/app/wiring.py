@@ -11,6 +11,7 @@ import msgspec
 
 from quarterdeck.app.children import delegating
 from quarterdeck.app.deck import Quarterdeck
+from quarterdeck.core import rules
 from quarterdeck.core.admission import problems as fallback_problems
 from quarterdeck.core.budget import Account
 from quarterdeck.core.contract import Limits, RunContract
@@ -22,7 +23,7 @@ from quarterdeck.core.tasks import program_of
 from quarterdeck.core.windows import FACTS as WINDOW_FACTS
 from quarterdeck.core.windows import WindowLimit, window_of
 from quarterdeck.engine.programs import Program, prepare
-from quarterdeck.engine.services import Services
+from quarterdeck.engine.services import Drain, Services
 from quarterdeck.engine.stream import Hub
 from quarterdeck.engine.workflows.program import WorkflowProgram
 from quarterdeck.gate.gate import Gate
@@ -35,7 +36,7 @@ from quarterdeck.ports.store import FactRow, Insights, Journal
 from quarterdeck.resilience.dependency import Dependencies
 from quarterdeck.tools.secrets import missing_secrets
 
-FACTS = ("dependencies", "policy", "release", "switches")
+FACTS = ("dependencies", "policy", "release", rules.FACT, "switches")
 """Every fact that decisions are judged by."""
 
 
@@ -54,6 +55,7 @@ class Parts:
     dependencies: Dependencies
     budget_version: str
     refresh: Callable[[], None]
+    rules: Mapping[str, str]
 
 
 def check_deck(deck: Quarterdeck) -> None:
@@ -150,7 +152,18 @@ def programs_of(deck: Quarterdeck) -> tuple[str, ...]:
 def budget_version(deck: Quarterdeck) -> str:
     """A content hash of the deck's shared budgets, recorded in every contract."""
     found = (sorted(deck.accounts.items()), sorted(deck.periods.items()), deck.limits)
-    return hashlib.sha256(repr(found if deck.periods or deck.limits else found[0]).encode()).hexdigest()[:16]
+    return _digest(repr(found if deck.periods or deck.limits else found[0]))
+
+
+def rules_of(deck: Quarterdeck) -> dict[str, str]:
+    """What this deck judges by beside its code, as a store knows it: a digest each of its policies, shared budgets and models' prices."""
+    texts = deck.policies or default_policies()
+    found = {"policies": _digest(repr(sorted(texts.items()))), "budgets": budget_version(deck)}
+    return found | {f"price:{name}": _digest(repr(model.price)) for name, model in deck.models.items()}
+
+
+def _digest(of: str) -> str:
+    return hashlib.sha256(of.encode()).hexdigest()[:16]
 
 
 def accounts_of(deck: Quarterdeck, now_us: Callable[[], int]) -> Callable[[RunContract], tuple[Account, ...]]:
@@ -225,8 +238,20 @@ def controls_of(switches: FactRow | None) -> Controls:
     return from_rows(switches.version, switches_of(switches.value))
 
 
-def wire(deck: Quarterdeck, journal: Journal, insights: Insights, clock: Clock, entropy: Entropy, worker: str) -> Parts:
-    """All parts of a runtime of this deck, on an open store."""
+def wire(
+    deck: Quarterdeck,
+    journal: Journal,
+    insights: Insights,
+    clock: Clock,
+    entropy: Entropy,
+    worker: str,
+    *,
+    judges: bool = True,
+) -> Parts:
+    """All parts of a runtime of this deck, on an open store.
+
+    ``judges``: it drives runs, so it has to know when its rules are superseded.
+    """
     dependencies = Dependencies(clock, entropy)
     for name, policy in deck.dependencies.items():
         dependencies.declare(name, policy)
@@ -234,12 +259,15 @@ def wire(deck: Quarterdeck, journal: Journal, insights: Insights, clock: Clock, 
         Catalogue(deck.tools), policy_of(deck), accounts_of(deck, clock.now_us), clock.now_us, tuple(deck.trusted), deck.limits
     )
     gate.routes = deck.routes
-    hub = Hub()
+    hub, drain, mine = Hub(), Drain(), rules_of(deck)
+    in_force = _InForce(mine if judges else {}, drain)
 
     def refresh() -> None:
         rows = {row.name: row for row in insights.facts()}
         # A fact that was never set has version 0, and is named all the same: so its first setting refuses what was judged before.
-        gate.versions = dict.fromkeys(FACTS, 0) | {name: row.version for name, row in rows.items()}
+        versions = dict.fromkeys(FACTS, 0) | {name: row.version for name, row in rows.items()}
+        versions[rules.FACT] = in_force.version(rows.get(rules.FACT))
+        gate.versions = versions
         gate.controls = controls_of(rows.get("switches"))
         overrides = rows.get("dependencies")
         if overrides is not None:
@@ -261,5 +289,36 @@ def wire(deck: Quarterdeck, journal: Journal, insights: Insights, clock: Clock, 
         refresh=refresh,
         delegate=delegating(deck, gate, clock, entropy, journal, insights),
         topics=frozenset(deck.topics),
+        drain=drain,
     )
-    return Parts(services, gate, hub, clock, entropy, dependencies, budget_version(deck), refresh)
+    return Parts(services, gate, hub, clock, entropy, dependencies, budget_version(deck), refresh, mine)
+
+
+class _InForce:
+    """Whether the rules of this process are the ones in force, and by which version of that fact it may judge."""
+
+    def __init__(self, mine: Mapping[str, str], drain: Drain) -> None:
+        self._mine = mine
+        self._drain = drain
+        self._version = 0
+
+    def version(self, row: FactRow | None) -> int:
+        """The newest version that has these rules: where others are in force, an old one, so that whatever is judged here is refused."""
+        others = rules.against(rules.stored(row.value), self._mine) if row is not None else ()
+        if not others:
+            self._version = row.version if row is not None else 0
+        if others != self._drain.superseded:
+            _tell_superseded(others)
+            self._drain.superseded = others
+        return self._version
+
+
+def _tell_superseded(others: tuple[str, ...]) -> None:
+    if others:
+        _log.warning(
+            "worker.superseded: newer %s are in force than this process has; it claims nothing and gives its runs back: start it with "
+            "the newer deck, or put these in force again with `quarterdeck policy declare`",
+            ", ".join(others),
+        )
+    else:
+        _log.info("the policies, budgets and prices of this process are in force again; it claims runs")

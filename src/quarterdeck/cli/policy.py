@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from quarterdeck.app.activating import put_in_force
+from quarterdeck.app.clock import SystemClock
 from quarterdeck.app.policies import backtest, candidate_texts, engine_of, read_cases, run_cases
-from quarterdeck.cli.options import App, AsJson, Store
+from quarterdeck.app.wiring import check_deck
+from quarterdeck.cli.options import App, AsJson, By, Store
+from quarterdeck.cli.orders import visiting
 from quarterdeck.cli.printing import dollars, emit, safe, say, table
 from quarterdeck.cli.settings import settings
 from quarterdeck.cli.storefile import reading
@@ -100,3 +105,24 @@ def backtest_(
     head = ("RUN", "CALL", "PROPOSAL", "BEFORE", "AFTER", "REASONS")
     lines = [(one.run_id, one.call, safe(one.name), one.before, one.after, ",".join(one.reasons) or "-") for one in found.changes]
     table(head, lines, empty="nothing would have been decided otherwise")
+
+
+@group.command()
+def declare(app: App = None, store: Store = None, by: By = None, as_json: AsJson = False) -> None:
+    """Put this deck's policies, prices and budgets in force in a database, whatever was declared since: the way back of a deploy.
+
+    Workers that have others give their runs back and claim nothing until they are replaced; those that have these claim again.
+    """
+    chosen = settings(app, store)
+    if not isinstance(chosen.store, str):
+        raise UsageError("policy.file", "the rules of a file are those of the runtime that owns it; start that with this deck")
+    if by is None:
+        raise UsageError("by.missing", "say who declares them with --by NAME; it is recorded")
+    deck = chosen.deck()
+    check_deck(deck)
+    with reading(chosen.store) as insights:
+        version = asyncio.run(put_in_force(deck, visiting(chosen.store), insights, SystemClock().now_us(), by))
+    if as_json:
+        emit({"version": version})
+    else:
+        say(f"in force: version {version}")

@@ -56,6 +56,8 @@ class Probes:
             return 503, {"status": "stopping", "code": "server.stopping", **told}
         if runtime.failed is not None:
             return 503, {"status": "failed", "code": runtime.failed.code, **told}
+        if runtime.superseded:
+            return 503, {"status": "superseded", "code": "worker.superseded", "superseded": runtime.superseded, **told}
         if runtime.active >= runtime.max_active:
             return 503, {"status": "busy", "code": "server.busy", **told}
         return 200, {"status": "ok", **told}

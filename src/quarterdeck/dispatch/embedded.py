@@ -34,6 +34,7 @@ class EmbeddedDispatcher:
 
     ``drive`` says whether the run has come to rest; one that has not, because this process stops, is given back. ``programs`` is the code
     that there is here (``None``: claim whatever is ready); ``give_way``, where it is given, tells those who drive that this stops.
+    Nothing is claimed while ``may_claim``, where it is given, says no.
 
     Every ``LOOK_S`` it calls ``look`` with the ids of the runs that it drives. It must be told through :meth:`hint` that something
     may be ready. A run's id names one run in the whole store, whoever's it is (the store refuses a second one), so ids are enough
@@ -52,6 +53,7 @@ class EmbeddedDispatcher:
         max_active: int = MAX_ACTIVE,
         programs: tuple[str, ...] | None = None,
         give_way: Callable[[], None] | None = None,
+        may_claim: Callable[[], bool] | None = None,
     ) -> None:
         self._worker = worker
         self._journal = journal
@@ -61,6 +63,7 @@ class EmbeddedDispatcher:
         self._max_active = max_active
         self._programs = programs
         self._give_way = give_way
+        self._may_claim = may_claim or _always
         self._active: dict[str, asyncio.Task[None]] = {}
         self._wanted = asyncio.Event()
         self._stopping = False
@@ -141,7 +144,8 @@ class EmbeddedDispatcher:
             try:
                 if self._wanted.is_set() or self._insights.due(self._clock.now_us(), self._programs):
                     self._wanted.clear()
-                    await self._claim()
+                    if self._may_claim():
+                        await self._claim()
                 self._look_around()
                 self._cut_off = False
             except QuarterdeckError as error:
@@ -167,7 +171,7 @@ class EmbeddedDispatcher:
             self._look(self._active)
 
     async def _claim(self) -> None:
-        while room := min(CLAIM, self._max_active - len(self._active)):
+        while (room := min(CLAIM, self._max_active - len(self._active))) and self._may_claim():
             claimed = await self._ask_for(room)
             if not isinstance(claimed, Claimed) or not claimed.runs:
                 return
@@ -226,3 +230,7 @@ class EmbeddedDispatcher:
         if self.failed is None:
             self.failed = error
             self._on_failure(error)
+
+
+def _always() -> bool:
+    return True

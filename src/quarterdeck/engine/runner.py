@@ -24,7 +24,7 @@ from quarterdeck.engine.asking import ask_model, decided
 from quarterdeck.engine.held import Held, Rest
 from quarterdeck.engine.loading import load
 from quarterdeck.engine.recovery import abandon, recover
-from quarterdeck.engine.sequencer import Happening, LateReceipt, Sequencer
+from quarterdeck.engine.sequencer import Happening, LateReceipt, Sequencer, Superseded
 from quarterdeck.engine.services import Services
 from quarterdeck.engine.withdrawing import withdraw
 from quarterdeck.engine.workflows.children import told_parent
@@ -91,8 +91,7 @@ async def drive(services: Services, claimed: ClaimedRun) -> Left:
             return Left.HELD
     except OwnershipLost as lost:
         _log.info("run %s: %s", run_id, lost)
-        await _leave_evidence(held)
-        return Left.RESTED
+        return await _let_go(held, lost)
     except Corrupt as error:
         _quarantine(services, run_id, error)
         return Left.RESTED
@@ -258,6 +257,19 @@ def _expire_approvals(held: Held) -> None:
         if mark.outcome == "pending" and now_us >= mark.expires_at_us:
             held.sequencer.expire(name, now_us)
     held.escalate(now_us)
+
+
+async def _let_go(held: Held, lost: OwnershipLost) -> Left:
+    """Leave a run that goes on elsewhere. It is held still where only our judgement was refused; unless it was taken meanwhile."""
+    if isinstance(lost, Superseded):
+        try:
+            await held.sequencer.flush()
+        except OwnershipLost as taken:
+            _log.info("run %s: %s", held.run_id, taken)
+        else:
+            return Left.HELD
+    await _leave_evidence(held)
+    return Left.RESTED
 
 
 async def _leave_evidence(held: Held) -> None:

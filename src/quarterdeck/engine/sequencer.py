@@ -127,6 +127,10 @@ class ApprovalAnswer(msgspec.Struct, frozen=True):
     content: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class Superseded(OwnershipLost):
+    """This worker may not judge any more, so the run has to go on elsewhere; nothing but that was refused."""
+
+
 class Sequencer:
     """Appends to one journal, under one epoch. ``state`` is always the fold of what is durable plus what was noted.
 
@@ -227,7 +231,7 @@ class Sequencer:
         """Append intents under all guards; ``facts`` are the versions judged by, where that was not just now.
 
         ``None``: durable and folded. Otherwise what refused; nothing has changed but what was read from the inbox or the facts
-        meanwhile. Raises :class:`OwnershipLost` if the run is someone else's now.
+        meanwhile. Raises :class:`OwnershipLost` if the run is someone else's now, and :class:`Superseded` if it has to become so.
         """
         async with self._lock:
             self._intending = self.ordered is not None
@@ -256,6 +260,9 @@ class Sequencer:
                 self.read_inbox()
             elif refused.guard == "facts":
                 self._services.refresh()
+                if named := self._services.drain.superseded:
+                    said = f"run {self.run_id} is given back: newer {', '.join(named)} are in force than this worker judges by"
+                    raise Superseded("worker.superseded", said)
         return refused
 
     def _settle_order(self, happenings: Sequence[Happening]) -> None:

@@ -52,9 +52,18 @@ def unheard(notice: Notice) -> None:
 
 @dataclass(slots=True)
 class Drain:
-    """Whether this process is about to stop: then runs finish what they are performing, begin nothing new, and are given back."""
+    """Whether this process must not go on with runs: they finish what they are performing, begin nothing new, and are given back.
 
-    asked: bool = False
+    It is ``stopping``; or it is ``superseded``: others have declared newer rules than those that it judges by, these.
+    """
+
+    stopping: bool = False
+    superseded: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> bool:
+        """Whether runs are to be given back, for either reason."""
+        return self.stopping or self.superseded != ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -542,7 +542,7 @@ class Health(_Shown, frozen=True, kw_only=True):
 class Probe(_Shown, frozen=True, kw_only=True):
     """A probe's answer; ``code`` says why not."""
 
-    status: Literal["ok", "starting", "busy", "stopping", "failed"]
+    status: Literal["ok", "starting", "busy", "stopping", "failed", "superseded"]
     code: str = ""
 
 

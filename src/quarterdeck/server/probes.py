@@ -16,6 +16,8 @@ def readiness(stage: Stage) -> Probe:
         return Probe(status="stopping", code="server.stopping")
     if runtime.failed is not None:
         return Probe(status="failed", code=runtime.failed.code)
+    if runtime.superseded:
+        return Probe(status="superseded", code="worker.superseded")
     if runtime.max_active and runtime.active >= runtime.max_active:
         return Probe(status="busy", code="server.busy")
     return Probe(status="ok")
