@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from quarterdeck.core.commit import Op, Outcome
@@ -31,7 +31,7 @@ class ThreadJournal:
         self.incarnation = 1
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[tuple[Op, asyncio.Future[Outcome]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, args=(path,))
+        self._thread = threading.Thread(target=self._serve, args=(path,), daemon=True)
         self._thread.start()
 
     def submit(self, op: Op) -> asyncio.Future[Outcome]:
@@ -42,6 +42,9 @@ class ThreadJournal:
 
     def hints(self, callback: Callable[[], None]) -> None:
         """Nobody else writes here."""
+
+    def introduce(self, about: bytes, programs: Collection[str] | None) -> None:
+        """Nobody else claims here."""
 
     async def close(self) -> None:
         """Apply what was submitted, then end."""
