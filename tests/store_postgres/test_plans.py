@@ -94,12 +94,15 @@ def scanned(db: Connection, ops: list[Op]) -> tuple[set[str], int]:
 
 
 def whole(plan: str) -> list[str]:
-    """The tables that a plan reads from end to end: by themselves, or through an index without a condition or a limit."""
+    """The tables that a plan reads from end to end: by themselves, or through an index without a condition, as far as no limit ends it;
+    a limit does not where a filter may drop all that is found.
+    """
     found = re.findall(r"Seq Scan on (\w+)", plan)
     lines = plan.splitlines()
     for at, line in enumerate(lines):
         index = re.search(r"Index (?:Only )?Scan using \w+ on (\w+)", line)
-        if index and not any("Index Cond" in near for near in lines[at + 1 : at + 2]) and "Limit" not in plan:
+        said = lines[at + 1] if at + 1 < len(lines) else ""
+        if index and "Index Cond" not in said and ("Limit" not in plan or "Filter" in said):
             found.append(index[1])
     return found
 

@@ -118,11 +118,13 @@ BEGIN
     PERFORM release_expired();
     PERFORM wake_due((op -> 'now')::bigint);
     IF jsonb_typeof(op -> 'programs') = 'array' THEN
+        -- Only the index that begins with the need gives this order, however common a need is. (An equality would make the need
+        -- redundant in it, and the planner could walk all that is ready by time, past whatever needs other code.)
         first := ARRAY(
             SELECT q.run FROM jsonb_array_elements_text(op -> 'programs' || '[""]'::jsonb) AS p (has)
             CROSS JOIN LATERAL (
-                SELECT run, at_us FROM ready WHERE needs = p.has
-                ORDER BY at_us, run LIMIT (op -> 'limit')::bigint FOR UPDATE SKIP LOCKED
+                SELECT run, at_us FROM ready WHERE needs BETWEEN p.has AND p.has
+                ORDER BY needs, at_us, run LIMIT (op -> 'limit')::bigint FOR UPDATE SKIP LOCKED
             ) AS q ORDER BY q.at_us, q.run LIMIT (op -> 'limit')::bigint
         );
     ELSE
