@@ -14,7 +14,7 @@ from quarterdeck.app.runtime import RunHandle, Runtime
 from quarterdeck.app.starting import Starting
 from quarterdeck.core.commit import Commit, Consume, DecideApproval, Refused
 from quarterdeck.core.errors import QuarterdeckError
-from quarterdeck.core.notices import Notice
+from quarterdeck.ports.outbox import Message
 from quarterdeck.testing import ScriptedModel
 from tests.app.test_switches import Pushed, code_of
 
@@ -25,7 +25,7 @@ class Shop:
     def __init__(self) -> None:
         self.paid: list[int] = []
         self.clock = Pushed()
-        self.notices: list[Notice] = []
+        self.notices: dict[str, dict[str, object]] = {}
 
     def deck(self, **route: object) -> Quarterdeck:
         deck = Quarterdeck("shop")
@@ -39,7 +39,13 @@ class Shop:
         model = ScriptedModel([[("refund", {"cents": 500})], "over"])
         agent = deck.agent("a", model=model, tools=[refund], autonomy="executes_after_approval")
         deck.route("refunds", agent, owner="ann", **route)  # type: ignore[arg-type]
+        deck.notify("desk", self.hear)
         return deck
+
+    def hear(self, message: Message) -> None:
+        self.notices[message.message] = msgspec.json.decode(
+            message.body
+        )  # a clock that jumps ends leases, too: it may come twice
 
     def starting(self, folder: Path, **route: object) -> Starting:
         return Starting(self.deck(**route), folder / "s.db", clock=self.clock)
@@ -52,10 +58,6 @@ class Shop:
         rests = await run.rest(timeout_s=10)
         assert rests.code == "approval.needed", rests
         return rests.waiting_on[0].partition(":")[2]
-
-
-def hear(runtime: Runtime, shop: Shop) -> None:
-    object.__setattr__(runtime.parts.services, "notify", shop.notices.append)
 
 
 async def test_edited_arguments_are_a_new_proposal_that_somebody_else_approves(tmp_path: Path) -> None:
@@ -157,7 +159,6 @@ async def test_what_nobody_answers_goes_up_the_chain_and_is_denied_at_its_end(tm
     shop = Shop()
     chain = {"escalation": ("lead", "head"), "escalate_after": "1h", "approval_timeout": "4h", "on_expiry": "refuse"}
     async with shop.starting(tmp_path, **chain) as runtime:
-        hear(runtime, shop)
         run, approval = await shop.asked(runtime)
         hour_us = 3_600_000_000
         asked_at_us = next(event.at_us for event in run.events() if event.kind == "approval.requested")
@@ -176,14 +177,19 @@ async def test_what_nobody_answers_goes_up_the_chain_and_is_denied_at_its_end(tm
         runtime._dispatcher.hint()
         result = await run.result(timeout_s=10)
         assert (result.status, result.code) == ("refused", "approval.expired")
-    told = [(one.kind, one.owner) for one in shop.notices]
+        async with asyncio.timeout(10):
+            while any(row.status == "queued" for row in runtime.insights.posts()):
+                await runtime.parts.clock.sleep(0.02)
+    data = [one["data"] for one in shop.notices.values()]
+    told = [(one["type"], said["owner"]) for one, said in zip(shop.notices.values(), data, strict=True)]
     assert told == [
         ("approval.waits", "ann"),
         ("approval.escalated", "lead"),
         ("approval.escalated", "head"),
         ("approval.expired", "head"),
     ]
-    assert {one.tool for one in shop.notices} == {"refund"} and shop.paid == []
+    assert {said["tool"] for said in data} == {"refund"} and {said["digest"] for said in data} == {pending.digest}
+    assert shop.paid == []
 
 
 Attack = Callable[[Runtime, RunHandle, str, Shop], Awaitable[None]]

@@ -16,11 +16,13 @@ import msgspec
 from quarterdeck.app.budgets import Budget, checked_window, microusd, overlaid, seconds
 from quarterdeck.app.declaring import answering, tiers_of
 from quarterdeck.app.people import ASK_A_HUMAN, ask_a_human
+from quarterdeck.app.telling import Target, channel_of, deliverer_of
 from quarterdeck.app.words import word
 from quarterdeck.core.contract import DEFAULT_LIMITS, OUTPUT_RESERVE, Limits, checked_name
 from quarterdeck.core.dependency import DependencyPolicy
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.labels import NO_LABELS, Confidentiality, Integrity, Labels
+from quarterdeck.core.notices import TOPIC_PREFIX, Channel
 from quarterdeck.core.origins import checked_pattern
 from quarterdeck.core.outbox import POST_RETRY
 from quarterdeck.core.overrides import Change, changed
@@ -79,6 +81,7 @@ class Quarterdeck:
         self.vault = Vault()
         self.raising: set[str] = set()
         self.topics: dict[str, Topic] = {}
+        self.channels: dict[str, tuple[Channel, Topic | Target]] = {}
 
     def tool(
         self, *, effect: str, name: str | None = None, idempotent: bool = False, idempotent_for: str | float = "24h",
@@ -211,7 +214,7 @@ class Quarterdeck:
         That also makes the tool ``publish.<topic>``, which ``ctx.publish(topic, …)`` of a workflow calls; an agent may only if it names it.
         ``effect`` is that tool's class. After ``retry.max_attempts`` a message is dead: it stops its key until a person decides.
         """
-        if checked_name("topic", topic) in self.topics:
+        if checked_name("topic", topic) in self.topics or topic.startswith(TOPIC_PREFIX):
             raise UsageError("outbox.twice", f"a topic {topic!r} exists already; give this one another name")
 
         def declare(function: P) -> P:
@@ -223,6 +226,29 @@ class Quarterdeck:
         if deliverer is not None:
             declare(_delivers_nothing)
         return declare
+
+    def notify(
+        self,
+        channel: str,
+        target: Deliverer | Callable[[Message], object] | Target,
+        *,
+        owners: Sequence[str] = (),
+        kinds: Sequence[str] = (),
+        retry: RetryPolicy = POST_RETRY,
+        timeout: str | float = "30s",
+    ) -> None:
+        """Tell somebody when an approval waits, is escalated or has expired, or a run is escalated: a webhook, an e-mail, a function.
+
+        ``owners`` are those whose approvals it hears of (all, if none is named), ``kinds`` which of ``approval.waits``,
+        ``approval.escalated``, ``approval.expired`` and ``run.escalated``. At least once; the message's name is always the same.
+        """
+        if channel in self.channels:
+            raise UsageError("notices.twice", f"a channel {channel!r} exists already; give this one another name")
+        made = channel_of(channel, tuple(owners), tuple(kinds))
+        if isinstance(target, Target):
+            self.channels[channel] = (made, target)
+        else:
+            self.channels[channel] = (made, Topic(made.topic, deliverer_of(target), retry, seconds(timeout)))
 
     def model(self, name: str, model: Model, dependency: DependencyPolicy | None = None) -> Model:
         """Name a model, so that agents can ask for it."""

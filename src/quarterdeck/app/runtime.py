@@ -552,7 +552,7 @@ class Runtime:
         """Start to claim runs, to deliver messages and to tidy up."""
         self.introduce()
         self._dispatcher.start()
-        if self.deck.topics:
+        if self.deck.topics or self.deck.channels:
             self._beside.relay.start()
         self._beside.janitor.start()
 

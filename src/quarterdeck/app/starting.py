@@ -16,6 +16,7 @@ from quarterdeck.app.notary import Notary, key_path
 from quarterdeck.app.orders import through
 from quarterdeck.app.runtime import DRAIN_S, Beside, Runtime
 from quarterdeck.app.stores import OpenStore, shared_store, store_path
+from quarterdeck.app.telling import relayed
 from quarterdeck.app.wiring import Parts, check_deck, check_models, programs_of, wire
 from quarterdeck.app.workers import about
 from quarterdeck.core.commit import ClaimedRun
@@ -24,6 +25,7 @@ from quarterdeck.dispatch.janitor import Janitor
 from quarterdeck.dispatch.relay import Relay
 from quarterdeck.engine.runner import Left, drive
 from quarterdeck.ports.clock import Clock, Entropy
+from quarterdeck.ports.outbox import Topic
 from quarterdeck.ports.store import Insights, Journal
 from quarterdeck.store import postgres
 from quarterdeck.store.sqlite.journal import SqliteJournal
@@ -59,10 +61,12 @@ class Starting:
         self._any_code = any_code
         self._work = work
         self._prepared = prepared or _unheard
+        self._topics: dict[str, Topic] = {}
         self._runtime: Runtime | None = None
 
     async def __aenter__(self) -> Runtime:
         check_deck(self._deck)
+        self._topics = relayed(self._deck.topics, self._deck.channels)
         self._prepared("configuration")
         journal, insights = await self._open()
         self._prepared("store")
@@ -130,7 +134,7 @@ class Starting:
             way,
             lambda: not drain.superseded,
         )
-        relay = Relay(journal, insights, clock, self._entropy, deck.topics)
+        relay = Relay(journal, insights, clock, self._entropy, self._topics)
         janitor = Janitor(journal, clock, {name: route.retention_s for name, route in deck.routes.items()})
         journal.hints(_changed(parts, dispatcher, relay, notary))
         said = about(worker, release_of(deck), capacity, programs if self._work else (), clock.now_us())

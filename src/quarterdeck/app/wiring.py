@@ -290,6 +290,7 @@ def wire(
         delegate=delegating(deck, gate, clock, entropy, journal, insights),
         topics=frozenset(deck.topics),
         drain=drain,
+        channels=tuple([channel for channel, _ in deck.channels.values()]),
     )
     return Parts(services, gate, hub, clock, entropy, dependencies, budget_version(deck), refresh, mine)
 

@@ -13,6 +13,10 @@ A key that is not known is an error, because a misspelt one would be a setting t
     [oidc]  # an identity provider beside the store's own keys: quarterdeck.server.identity.OidcSettings
     issuer = "https://login.example"
 
+    [notices.desk]  # who is told of what waits for a person: quarterdeck.app.telling.Target
+    webhook = "https://desk.example/hooks"
+    secret_env = "DESK_SECRET"
+
     [log]  # also QUARTERDECK_LOG_LEVEL, QUARTERDECK_LOG_FORMAT
     format = "json"
 
@@ -32,6 +36,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from quarterdeck.app.stores import DEFAULT_STORE
+from quarterdeck.app.telling import Target
 from quarterdeck.cli.printing import note
 from quarterdeck.cli.storefile import Where, where_of
 from quarterdeck.core.errors import UsageError
@@ -63,6 +68,7 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     oidc: dict[str, object] | None = None
     log: dict[str, object] = {}
     dependencies: dict[str, Change] = {}
+    notices: dict[str, Target] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,9 @@ class Settings:
         deck = _imported(self.app, self.folder)
         for name, change in self.file.dependencies.items():
             deck.change_dependency(name, change)
+        for name, target in self.file.notices.items():
+            if deck.channels.get(name, (None, None))[1] is not target:
+                deck.notify(name, target, owners=target.owners, kinds=target.kinds)
         return deck
 
 
@@ -145,7 +154,7 @@ def _read(file: Path) -> File:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError("config.invalid", f"{file} is not TOML: {error}") from None
     except msgspec.ValidationError as error:
-        said = f"{file}: {error}; it may have [quarterdeck] with app, store and server, [server], [oidc], [log], [dependencies]"
+        said = f"{file}: {error}; it may have [quarterdeck] (app, store, server), [server], [oidc], [log], [notices.NAME], [dependencies]"
         raise UsageError("config.invalid", said) from None
 
 

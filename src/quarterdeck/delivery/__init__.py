@@ -8,7 +8,8 @@ This room must never retry, remember, or follow a redirect.
 """
 
 from quarterdeck.delivery.function import FunctionDeliverer
+from quarterdeck.delivery.letters import NoticeMail
 from quarterdeck.delivery.mail import Mail
 from quarterdeck.delivery.webhook import Webhook, sign
 
-__all__ = ["FunctionDeliverer", "Mail", "Webhook", "sign"]
+__all__ = ["FunctionDeliverer", "Mail", "NoticeMail", "Webhook", "sign"]

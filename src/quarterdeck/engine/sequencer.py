@@ -35,7 +35,7 @@ from quarterdeck.core.contract import Limits
 from quarterdeck.core.errors import Corrupt, OwnershipLost, Unavailable
 from quarterdeck.core.fold import fold
 from quarterdeck.core.labels import Integrity, Labels
-from quarterdeck.core.notices import Notice, notice_of
+from quarterdeck.core.notices import Notice, notice_of, posts_of
 from quarterdeck.core.outbox import Post
 from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.state import RunState
@@ -291,7 +291,7 @@ class Sequencer:
     ) -> Refused | None:
         if head is None and self._fresh and control is not None:
             head = Head(Status.RUNNING)  # the row says so from the first commit of this holder on
-        heard = self._heard(happenings)
+        news, heard, told = self._heard(happenings)
         noted, inbox, expired, freed = len(self._noted), len(self._inbox), len(self._closes), len(self._frees)
         frees: tuple[Free, ...] = ()
         if self.state.exclusive or freed:
@@ -314,16 +314,16 @@ class Sequencer:
                 closes=(*self._closes, *closes) if self._closes or closes else (),
                 inbox=tuple(self._inbox),
                 delivers=delivers,
-                outbox=outbox,
+                outbox=(*outbox, *told) if told else outbox,
                 takes=takes,
                 frees=frees,
                 writes=writes,
             )
         )
         if type(outcome) is not Applied:
-            self._notices = [each for each in self._notices if each.kind != "approval.waits"]  # what asks has not happened
+            del self._notices[news:heard]  # what was intended has not happened
             return self._refused(outcome)
-        self._tell(heard)
+        del self._notices[:heard]
         after = self._committed
         self._committed += len(records)
         self._fresh = self._fresh and head is None
@@ -333,18 +333,17 @@ class Sequencer:
         self._services.hub.committed(self.run_id, after, records)
         return None
 
-    def _heard(self, happenings: Sequence[Happening]) -> int:
+    def _heard(self, happenings: Sequence[Happening]) -> tuple[int, int, tuple[Post, ...]]:
+        """The notices that this commit tells: from where on they are of its intents, where they end, and as messages."""
+        news = len(self._notices)
         for event, _ in happenings:
             self._hear(event)
-        return len(self._notices)
-
-    def _tell(self, heard: int) -> None:
-        told, self._notices = self._notices[:heard], self._notices[heard:]
-        for notice in told:
-            self._services.notify(notice)
+        channels = self._services.channels
+        told = tuple([post for notice in self._notices for post in posts_of(notice, channels)]) if channels else ()
+        return news, len(self._notices), told
 
     def _hear(self, event: ev.Event) -> None:
-        """The one seam of notices: each is made before the commit that it tells of, and told when that is durable."""
+        """The one seam of notices: each rides with the commit that it tells of, as a message of the outbox."""
         notice = notice_of(event, self.state)
         if notice is not None:
             self._notices.append(notice)

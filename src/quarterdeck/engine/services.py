@@ -9,7 +9,7 @@ from quarterdeck.core.commit import Commit
 from quarterdeck.core.contract import Limits, RunContract
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.labels import NO_LABELS, Labels
-from quarterdeck.core.notices import Notice
+from quarterdeck.core.notices import Channel
 from quarterdeck.core.specs import RouteSpec
 from quarterdeck.engine.answers import Answers
 from quarterdeck.engine.flights import Flights
@@ -44,10 +44,6 @@ Delegate = Callable[[RunContract, Child], Commit]
 def alone(parent: RunContract, child: Child) -> Commit:
     """The admission of a runtime whose runs have no children."""
     raise UsageError("route.unknown", f"no route is called {child.route[:80]!r}")
-
-
-def unheard(notice: Notice) -> None:
-    """What is said to nobody."""
 
 
 @dataclass(slots=True)
@@ -85,6 +81,7 @@ class Services:
     refresh: Callable[[], None]
     delegate: Delegate = alone
     topics: frozenset[str] = frozenset()
+    channels: tuple[Channel, ...] = ()
     flights: Flights = field(default_factory=Flights)
     answers: Answers = field(default_factory=Answers)
     drain: Drain = field(default_factory=Drain)
@@ -93,5 +90,3 @@ class Services:
     def program(self, contract: RunContract) -> Program | None:
         """The program of a run: the one of its class of task, if that is still there, else its agent's."""
         return self.programs.get(contract.program) or self.programs.get(contract.agent)
-
-    notify: Callable[[Notice], None] = unheard

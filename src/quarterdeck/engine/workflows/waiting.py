@@ -135,6 +135,14 @@ def _escalates(mark: CallMark, approval: ApprovalMark, step: Step) -> bool:
     return approval.outcome == "expired" and step.options["escalate"] and not _is_second(mark)
 
 
+def _owner(held: Held, *, again: bool) -> str:
+    """Whose an approval is: the run's route's owner; of the second one, the next of the route's escalation."""
+    route = held.services.routes.get(held.state.contract.route)
+    if route is None:
+        return ""
+    return route.escalation[0] if again and route.escalation else route.owner
+
+
 async def request(held: Held, call: str, step: Step) -> None:
     """Ask a person, where nobody was asked yet; or a second one, where the first did not answer and that was wanted."""
     state, contract = held.state, held.state.contract
@@ -152,7 +160,9 @@ async def request(held: Held, call: str, step: Step) -> None:
         shown = _encoder.encode(Shown(contract.tenant, contract.run_id, step.name, "approval", msgspec.Raw(arguments), reasons))
         now_us = held.services.clock.now_us()
         expires_at_us = now_us + int(step.options["timeout_s"] * 1e6)
-        requested = ev.ApprovalRequested(now_us, name, call, digest, expires_at_us, reasons)
+        requested = ev.ApprovalRequested(
+            now_us, name, call, digest, expires_at_us, reasons, _owner(held, again=approval is not None)
+        )
         asked = Ask(name, call, step.name, digest, contract.actor, expires_at_us, shown)
         if await held.sequencer.commit(((requested, shown),), asks=(asked,)) is None:
             return
