@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,9 +12,11 @@ import pytest
 
 from quarterdeck.client import AsyncClient, AsyncRun, Budget, Client, ClientError, Run, RunResult, Unreachable, shapes
 from quarterdeck.core.vocabulary import TERMINAL
-from quarterdeck.server import bodies
+from quarterdeck.server import bodies, outbox
 from tests.client.hands import Hands
 from tests.server.stage import House, until
+from tests.server.test_outbox import Desk, dead
+from tests.server.test_routes import opened
 
 
 async def stands(house: House, run_id: str, status: str) -> None:
@@ -250,6 +253,87 @@ async def test_a_closed_client_says_so(house: House, hands: Hands) -> None:
         assert caught.value.code == "client.closed"
 
 
+async def test_dead_messages_are_listed_and_decided(tmp_path: Path, hands: Hands) -> None:
+    desk = Desk()
+    async with opened(tmp_path, desk.deck()) as house, hands.client(house.url, "opa") as client:
+        first, second = await dead(house, "acme", "A1"), await dead(house, "acme", "A2")
+        rows = await hands.all(client.messages, status="dead", topic="orders", tenant="acme")
+        assert [row.message for row in rows] == [second, first]
+        assert len(await hands.all(client.messages, run=rows[1].run_id)) == 2
+        assert len(await hands.all(client.messages, limit=3)) == 3
+        assert (await hands.do(client.message, first)).body is None, "an operator reads no contents"
+        with pytest.raises(ClientError) as caught:
+            await hands.do(client.message, first, content=True)
+        assert caught.value.code == "auth.forbidden"
+        desk.broken = False
+        for _ in range(2):
+            assert (await hands.do(client.drop_message, first, "told by telephone")).status == "dropped"
+        await hands.do(client.requeue_message, second, "mended")
+        await until(lambda: len(house.runtime.insights.posts(status="delivered")) == 3)
+        with pytest.raises(ClientError) as late:
+            await hands.do(client.requeue_message, second)
+        assert (late.value.code, late.value.status) == ("outbox.not_dead", 409)
+
+
+async def test_a_shared_account_is_raised(tmp_path: Path, hands: Hands) -> None:
+    async with opened(tmp_path, Desk(limited=True).deck()) as house, hands.client(house.url, "root") as client:
+        run = await hands.do(client.submit, "patient", tenant="acme")
+        await stands(house, run.id, "waiting")
+        raised = await hands.do(client.raise_account, "tenant:acme", Budget(tools=9, usd="7.5"), model_calls=50, reason="busy")
+        limits = {row.dimension: row.limit for row in raised.budgets}
+        assert (limits["tool_calls"], limits["cost_microusd"], limits["model_calls"]) == (9, 7_500_000, 50)
+        assert raised.woken == 1 and (await hands.do(run.result, 20)).ok
+        with pytest.raises(ClientError) as caught:
+            await hands.do(client.raise_account, "tenant:acme", Budget(turns=9))
+        assert caught.value.code == "http.body_invalid"
+
+
+async def test_what_operators_did_and_what_nobody_knows(house: House, hands: Hands) -> None:
+    async with hands.client(house.url, "opa") as client:
+        run = await house.runtime.submit("parcel", tenant="acme")
+        await stands(house, run.id, "waiting")
+        [doubt] = (await hands.do(client.effects)).effects
+        assert (doubt.run_id, doubt.tool, doubt.tenant) == (run.id, "ship", "acme")
+        await hands.do(client.mark, run.id, doubt.call, reason="not our customer")
+        assert (await hands.do(client.oversight)).false_allows == 1
+        await hands.do(client.mark, run.id, doubt.call, reason="it was", wrong=False)
+        assert (await hands.do(client.oversight)).false_allows == 0
+        with pytest.raises(ClientError) as caught:
+            await hands.do(client.mark, run.id, "t9.9", reason="x")
+        assert caught.value.code == "decision.unknown"
+        page = await hands.do(client.audit, 0, 1, action="decision.")
+        rest = await hands.do(client.audit, page.next, 10, action="decision.", target=run.id)
+        assert [(row.action, row.by, row.target) for row in (*page.rows, *rest.rows)] == [("decision.marked", "opa", run.id)] * 2
+        assert (len(page.rows), rest.next) == (1, None)
+
+
+async def test_an_action_is_edited_or_answered(house: House, hands: Hands) -> None:
+    async with hands.client(house.url) as asker, hands.client(house.url, "bob") as client:
+        first = await hands.do(asker.submit, "support")
+        await stands(house, first.id, "waiting")
+        [waiting] = await hands.all(client.approvals)
+        edited = await hands.do(client.edit, waiting, {"order_id": "o2"}, reason="the other order")
+        assert (edited.status, edited.decided_by) == ("edited", "bob")
+        await until(lambda: len(house.runtime.approvals()) == 1)
+        [anew] = await hands.all(client.approvals)
+        assert anew.digest != waiting.digest
+        with pytest.raises(ClientError) as caught:
+            await hands.do(client.approve, anew)
+        assert caught.value.code == "approval.self", "whoever wants other arguments asks for them"
+        await hands.do(asker.cancel, first.id)
+        second = await hands.do(asker.submit, "support")
+        await stands(house, second.id, "waiting")
+        [other] = [row for row in await hands.all(client.approvals) if row.run_id == second.id]
+        assert (await hands.do(client.respond, other, "the customer has the money")).status == "answered"
+        await hands.do(second.result, 20)
+        assert house.shop.paid == []
+
+
+async def test_dead_letters_are_listed(house: House, hands: Hands) -> None:
+    async with hands.client(house.url) as client:
+        assert await hands.all(client.dead_letters, route="parcel", tenant="acme", limit=5) == []
+
+
 # ------------------------------------------------------------------------------------------------------------------- drift
 
 
@@ -284,6 +368,20 @@ SHAPES = {
     shapes.Dependency: bodies.DependencyBody,
     shapes.Health: bodies.Health,
     shapes.KeyInfo: bodies.KeyBody,
+    shapes.Post: outbox.PostBody,
+    shapes.PostDetail: outbox.PostDetail,
+    shapes.PostPage: outbox.Posts,
+    shapes.RaisedAccount: bodies.RaisedAccount,
+    shapes.AuditRow: bodies.AuditBody,
+    shapes.AuditPage: bodies.AuditRows,
+    shapes.Doubts: bodies.Effects,
+    shapes.Escalated: bodies.Escalated,
+    shapes.Replay: bodies.ReplayBody,
+    shapes.Difference: bodies.DifferenceBody,
+    shapes.Worker: bodies.Worker,
+    shapes.WorkerList: bodies.Workers,
+    shapes.SwitchDetail: bodies.SwitchBody,
+    shapes.SwitchProof: bodies.SwitchProof,
     shapes.MadeKey: bodies.MadeKey,
     shapes.KeyList: bodies.Keys,
     shapes.RunPage: bodies.Runs,

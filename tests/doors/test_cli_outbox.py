@@ -39,14 +39,14 @@ async def shop(tmp_path: Path) -> Shop:
 
 
 def test_a_dead_message_is_found_shown_and_answered(shop: Shop) -> None:
-    [dead] = shop.json("outbox", "ls", "--status", "dead")
+    [dead] = shop.json("outbox", "ls", "--status", "dead")["messages"]
     assert (dead["message"], dead["code"], dead["attempts"]) == ("r1:m1", "webhook.gone", 1)
     assert "secret" not in shop.read("outbox", "show", "r1:m1").stdout
     assert shop.json("outbox", "show", "r1:m1", "--content")["body"] == '"secret"'
     assert error_of(shop.read("outbox", "drop", "r1:m2")) == "outbox.not_dead"
     assert error_of(shop.read("outbox", "drop", "r9:m1")) == "outbox.unknown"
     assert error_of(shop.read("outbox", "ls", "--status", "lost")) == "outbox.status"
-    assert shop.json("outbox", "requeue", "r1:m1", "--by", "ada", "--reason", "mended")["done"] == "requeued"
+    assert shop.json("outbox", "requeue", "r1:m1", "--by", "ada", "--reason", "mended")["status"] == "queued"
     assert "queued" in shop.read("outbox", "ls", "--run", "r1").stdout
     shown = shop.json("outbox", "show", "r1:m1")
     assert (shown["status"], shown["attempts"], shown["decided_by"], shown["reason"]) == ("queued", 0, "ada", "mended")
@@ -54,7 +54,7 @@ def test_a_dead_message_is_found_shown_and_answered(shop: Shop) -> None:
 
 def test_a_dropped_message_is_kept_as_dropped(shop: Shop) -> None:
     assert "dropped" in shop.read("outbox", "drop", "r1:m1", "--by", "ada").stdout
-    assert [row["message"] for row in shop.json("outbox", "ls", "--status", "dropped")] == ["r1:m1"]
+    assert [row["message"] for row in shop.json("outbox", "ls", "--status", "dropped")["messages"]] == ["r1:m1"]
 
 
 def test_a_tenant_is_erased_and_what_has_not_ended_is_named(shop: Shop) -> None:

@@ -386,3 +386,15 @@ def test_runs_are_paused_resumed_and_told_and_keys_made_at_a_server_and_at_its_s
     assert (wrong.returncode, error_of(wrong)) == (2, "run.unknown")
     named = shop.read("runs", "pause", run, "--by", "carol", *at(served))
     assert (named.returncode, error_of(named)) == (2, "by.server")
+
+
+def test_messages_and_shared_accounts_are_the_same_at_a_server_and_at_its_store(shop: Shop, served: str) -> None:
+    assert both(shop, served, "outbox", "ls", "--status", "dead") == [{"messages": [], "next": None}]
+    for place in (at(served), ("--store", "quarterdeck.db")):
+        assert error_of(shop.read("outbox", "show", "nothing", *place)) == "outbox.unknown"
+        assert error_of(shop.read("outbox", "requeue", "nothing", *place)) == "outbox.unknown"
+        raised = shop.json("account", "raise", "all", "--budget-usd", "12.50", "--reason", "a busy week", *place)
+        assert {row["dimension"]: row["limit"] for row in raised["budgets"]}["cost_microusd"] == 12_500_000
+        mistyped = shop.read("account", "raise", "route:gret", "--budget-tokens", "5", *place)
+        assert (mistyped.returncode, error_of(mistyped)) == (2, "account.unknown")
+        assert error_of(shop.read("account", "raise", "all", *place)) == "budget.nothing"

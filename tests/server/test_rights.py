@@ -9,7 +9,8 @@ import pytest
 from quarterdeck.core.errors import Unavailable, UsageError
 from quarterdeck.core.identity import Principal
 from quarterdeck.server import Settings, create_app
-from quarterdeck.server.table import TABLE, Row
+from quarterdeck.server.row import Row
+from quarterdeck.server.table import TABLE
 from tests.server.stage import PEOPLE, House, decided, open_house
 
 PUBLIC = {"/healthz/startup", "/healthz/live", "/healthz/ready", "/health", "/openapi.json"}

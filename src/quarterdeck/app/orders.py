@@ -44,6 +44,7 @@ from quarterdeck.core.overrides import MAX_OVERRIDE_S, MAX_OVERRIDES, Change, Ov
 from quarterdeck.core.overrides import parsed as overrides_of
 from quarterdeck.core.specs import AgentSpec, RouteSpec
 from quarterdeck.core.vocabulary import TERMINAL, CancelMode, ReceiptStatus, Status
+from quarterdeck.core.windows import tenant_of
 from quarterdeck.engine.sequencer import (
     CancelOrder,
     EscalateOrder,
@@ -224,12 +225,22 @@ class Orders:
         await self._deliver(run_id, "signal", _encoder.encode(body), f"signal:{checked_key('token', token)}", audit=told)
 
     async def raise_account(self, account: str, limits: Limits, *, token: str, by: str = "operator", reason: str = "") -> int:
-        """Set the limits of a shared account, and wake the runs that rest for it; how many. What is committed and reserved stays."""
-        detail = _encoder.encode({str(dimension): limits.limit(dimension) for dimension in SHARED}).decode()
-        told = Audit(
-            "account.limited", checked_key("by", by), account, self._clock.now_us(), checked_reason(reason), detail=detail
-        )
-        await self._apply(SetAccount(checked_key("account", account), limits, told))
+        """Set limits of a shared account anew, and wake the runs that rest for it; how many. Limits that are not named stay, and so does
+        what is committed and reserved. Raises :class:`UsageError`: ``account.unknown``, ``budget.nothing``, ``budget.invalid``.
+        """
+        now = {str(row.dimension): row.limit for row in self._insights.accounts() if row.account == account}
+        if account != "all" and now.keys().isdisjoint(SHARED):
+            raise UsageError("account.unknown", f"no shared account is called {account[:80]!r}; `quarterdeck budgets` lists them")
+        if limits == Limits():
+            raise UsageError("budget.nothing", "say which limit is to be another one, such as tokens or usd")
+        wanted = {str(dimension): limits.limit(dimension) for dimension in SHARED}
+        if limits != Limits(**wanted):
+            raise UsageError("budget.invalid", "shared accounts limit model calls, tool calls, tokens and money; nothing else")
+        kept = Limits(**{name: now.get(name) if limit is None else limit for name, limit in wanted.items()})
+        detail = _encoder.encode({str(dimension): kept.limit(dimension) for dimension in SHARED}).decode()
+        who, why = checked_key("by", by), checked_reason(reason)
+        told = Audit("account.limited", who, account, self._clock.now_us(), why, tenant_of(account) or "", detail)
+        await self._apply(SetAccount(account, kept, told))
         woken, before = 0, None
         while page := self._insights.runs(status=Status.WAITING, before=before, limit=500):
             before = page[-1].run_id
@@ -416,13 +427,17 @@ class Orders:
             checked_key("by", by),
             checked_reason(reason),
             self._clock.now_us(),
-            self._told("outbox.requeue" if action == "requeue" else "outbox.drop", by, message, reason),
+            self._about_post("outbox.requeue" if action == "requeue" else "outbox.drop", by, message, reason),
         )
         outcome = await self._apply(op)
         if isinstance(outcome, Refused):
             if outcome.detail == "unknown":
                 raise UsageError("outbox.unknown", f"no message is called {message[:80]!r}; `quarterdeck outbox ls` lists them")
             raise RefusedError("outbox.not_dead", f"this message is {outcome.detail}; only a dead one waits for a person")
+
+    def _about_post(self, action: str, by: str, message: str, reason: str) -> Audit:
+        row = self._insights.post(message)
+        return Audit(action, by, message, self._clock.now_us(), reason, row.tenant if row is not None else "")
 
     async def erase_all(
         self, *, by: str, reason: str = "", user: str | None = None, tenant: str | None = None

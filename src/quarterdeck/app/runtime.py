@@ -302,7 +302,9 @@ class Runtime:
         self._dispatcher.hint()
 
     async def raise_account(self, account: str, budget: Budget, *, by: str = "operator", reason: str = "") -> int:
-        """Set the limits of a shared account until the deck starts anew; the runs that rest for it go on. How many did."""
+        """Set limits of a shared account anew, those that ``budget`` names, until the deck starts anew; the runs that rest for it go on.
+        How many did. (Those of one run: :meth:`raise_budget`.) See :meth:`Orders.raise_account`.
+        """
         woken = await self._orders.raise_account(account, budget.limits(), token=self._token(), by=by, reason=reason)
         self._dispatcher.hint()
         return woken

@@ -15,7 +15,7 @@ from quarterdeck.app.views import RunView
 from quarterdeck.core.admission import STARTED
 from quarterdeck.core.specs import AgentSpec, RouteSpec, ToolSpec
 from quarterdeck.core.vocabulary import AdmissionAnswer
-from quarterdeck.ports.store import AccountRow, ApprovalRow, RunRow
+from quarterdeck.ports.store import AccountRow, ApprovalRow, PostRow, RunRow
 from quarterdeck.resilience.dependency import DependencyView
 
 Fields = dict[str, object]
@@ -61,6 +61,18 @@ def approval_in_full(row: ApprovalRow, *, content: bool) -> Fields:
 def account(row: AccountRow) -> Fields:
     """One shared account in one dimension."""
     return msgspec.structs.asdict(row)
+
+
+def post(row: PostRow) -> Fields:
+    """One message of the outbox without its contents."""
+    told = msgspec.structs.asdict(row)
+    return {name: value for name, value in told.items() if name not in ("number", "headers", "body")} | {"bytes": len(row.body)}
+
+
+def post_in_full(row: PostRow, *, content: bool) -> Fields:
+    """One message with its contents, unless that is not for this reader."""
+    body = row.body.decode("utf-8", "replace") if content else None
+    return {**post(row), "headers": dict(row.headers) if content else None, "body": body}
 
 
 def tool(spec: ToolSpec) -> Fields:

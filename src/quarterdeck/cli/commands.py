@@ -9,6 +9,7 @@ import typer
 from quarterdeck import __version__
 from quarterdeck.app.budgets import Budget, seconds
 from quarterdeck.cli import (
+    account,
     approvals,
     audit,
     checking,
@@ -53,6 +54,7 @@ for _name, _group in (
     ("effects", effects.group),
     ("dlq", letters.group),
     ("switches", switches.group),
+    ("account", account.group),
     ("dependency", dependency.group),
     ("policies", listings.policies_group),
     ("policy", policy.group),

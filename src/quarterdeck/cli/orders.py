@@ -114,6 +114,12 @@ def raise_budget(path: Where, run_id: str, limits: Limits, *, by: str, reason: s
     _give(path, lambda orders: orders.raise_budget(run_id, limits, by=by, reason=reason, token=name))
 
 
+def raise_account(path: Where, account: str, limits: Limits, *, by: str, reason: str) -> int:
+    """Set limits of a shared account anew; see :meth:`Orders.raise_account`."""
+    token = SystemEntropy().token(8).hex()
+    return _give(path, lambda orders: orders.raise_account(account, limits, token=token, by=by, reason=reason))
+
+
 def erase(path: Where, run_id: str, *, by: str = "", reason: str = "") -> None:
     """Destroy the contents of a run that has ended; see :meth:`Orders.erase`."""
     _give(path, lambda orders: orders.erase(run_id, by=by, reason=reason))

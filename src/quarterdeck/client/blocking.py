@@ -26,6 +26,9 @@ from quarterdeck.client.shapes import (
     MadeKey,
     Oversight,
     Policies,
+    Post,
+    PostDetail,
+    RaisedAccount,
     Replay,
     Route,
     RunDetail,
@@ -142,6 +145,10 @@ class Client:
     def raise_budget(self, run_id: str, budget: Budget, *, reason: str = "", token: str | None = None) -> RunDetail:
         """Set limits of a run anew, those that ``budget`` names; one that waits at a limit goes on."""
         return self._wire.do(self._desk.ask(calls.raise_budget(run_id, budget, reason, token or moment.new_key())))
+
+    def raise_account(self, account: str, budget: Budget, *, model_calls: int | None = None, reason: str = "") -> RaisedAccount:
+        """Set limits of a shared account anew, those that are named; runs that rest for it go on. (Of one run: :meth:`raise_budget`.)"""
+        return self._wire.do(self._desk.ask(calls.raise_account(account, budget, model_calls, reason)))
 
     def fork(
         self,
@@ -312,6 +319,37 @@ class Client:
     def drop(self, run_id: str, reason: str) -> RunSummary:
         """Let a dead letter go: it is no longer listed; its record stays."""
         return self._wire.do(self._desk.ask(calls.drop(run_id, reason)))
+
+    def dead_letters(
+        self, *, route: str | None = None, tenant: str | None = None, limit: int | None = None
+    ) -> Iterator[RunSummary]:
+        """Runs that could not be done and about which nobody has decided, newest first, at most ``limit``."""
+        return self._wire.each(flows.listed_letters(limit, self._desk.manners, route=route, tenant=tenant))
+
+    def messages(
+        self,
+        *,
+        status: str | None = None,
+        topic: str | None = None,
+        run: str | None = None,
+        tenant: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Post]:
+        """Messages of the outbox, newest first, at most ``limit``; without their contents."""
+        filters = {"status": status, "topic": topic, "run": run, "tenant": tenant}
+        return self._wire.each(flows.listed_messages(limit, self._desk.manners, **filters))
+
+    def message(self, message: str, *, content: bool | None = None) -> PostDetail:
+        """One message, with its contents for who may read them."""
+        return self._wire.do(self._desk.ask(calls.message(message, content=content)))
+
+    def requeue_message(self, message: str, reason: str = "") -> Post:
+        """Deliver a dead message once more, from the beginning; what stands behind it follows. Harmless when repeated."""
+        return self._wire.do(self._desk.ask(calls.decide_message(message, "requeue", reason)))
+
+    def drop_message(self, message: str, reason: str = "") -> Post:
+        """Give a dead message up; what stands behind it leaves. Harmless when repeated."""
+        return self._wire.do(self._desk.ask(calls.decide_message(message, "drop", reason)))
 
     def dependencies(self) -> list[Dependency]:
         """How each model and tool is doing in the process that answers."""

@@ -253,6 +253,28 @@ def budgets() -> Call[list[shapes.Account]]:
     return _listed("/v1/budgets", shapes.AccountList, lambda page: list(page.budgets))
 
 
+def raise_account(account: str, budget: Budget, model_calls: int | None, reason: str) -> Call[shapes.RaisedAccount]:
+    """``POST /v1/budgets/{account}:raise``; the same again changes nothing."""
+    limits = budget.fields() | ({} if model_calls is None else {"max_model_calls": model_calls})
+    return _post(f"/v1/budgets/{segment(account)}:raise", shapes.RaisedAccount, {"budget": limits, "reason": reason})
+
+
+def messages(cursor: str | None, limit: int, **filters: str | None) -> Call[shapes.PostPage]:
+    """One page of ``GET /v1/outbox``."""
+    return _get("/v1/outbox", shapes.PostPage, _query(cursor, limit, filters))
+
+
+def message(name: str, *, content: bool | None = None) -> Call[shapes.PostDetail]:
+    """``GET /v1/outbox/{message}``."""
+    query = () if content is None else (("content", _flag(content)),)
+    return _get(f"/v1/outbox/{segment(name)}", shapes.PostDetail, query)
+
+
+def decide_message(name: str, action: str, reason: str) -> Call[shapes.Post]:
+    """``POST /v1/outbox/{message}:requeue`` or ``:drop``; the same answer again is harmless."""
+    return _post(f"/v1/outbox/{segment(name)}:{action}", shapes.Post, {"reason": reason})
+
+
 def workers() -> Call[list[shapes.Worker]]:
     """``GET /v1/workers``."""
     return _listed("/v1/workers", shapes.WorkerList, lambda page: list(page.workers))

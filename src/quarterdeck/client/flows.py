@@ -11,7 +11,7 @@ from quarterdeck.client import calls
 from quarterdeck.client.calls import Call
 from quarterdeck.client.errors import ClientError, Unreachable
 from quarterdeck.client.retrying import PASSING, Retry, Trouble, retry_after_of
-from quarterdeck.client.shapes import Approval, ApprovalPage, Problem, RunPage, RunSummary
+from quarterdeck.client.shapes import Approval, ApprovalPage, Post, PostPage, Problem, RunPage, RunSummary
 from quarterdeck.client.wire import Answer, Flow, Lost, Outcome, Pause, Send, Show
 
 T = TypeVar("T")
@@ -109,6 +109,24 @@ def listed_approvals(limit: int | None, manners: Manners, **filters: str | None)
         return calls.approvals(cursor, size, **filters)
 
     return _listed(page, lambda found: (found.approvals, found.next), limit, manners)
+
+
+def listed_letters(limit: int | None, manners: Manners, **filters: str | None) -> Flow[RunSummary, None]:
+    """Dead letters, page by page."""
+
+    def page(cursor: str | None, size: int) -> Call[RunPage]:
+        return calls.dead_letters(cursor, size, **filters)
+
+    return _listed(page, lambda found: (found.runs, found.next), limit, manners)
+
+
+def listed_messages(limit: int | None, manners: Manners, **filters: str | None) -> Flow[Post, None]:
+    """Messages of the outbox, page by page."""
+
+    def page(cursor: str | None, size: int) -> Call[PostPage]:
+        return calls.messages(cursor, size, **filters)
+
+    return _listed(page, lambda found: (found.messages, found.next), limit, manners)
 
 
 def _listed(

@@ -425,6 +425,44 @@ class ApprovalPage(_Shown, frozen=True, kw_only=True):
     next: str | None
 
 
+class Post(_Shown, frozen=True, kw_only=True):
+    """One message of the outbox, without its contents."""
+
+    message: str
+    run_id: str
+    tenant: str
+    topic: str
+    key: str
+    status: str
+    attempts: int
+    code: str
+    at_us: int
+    decided_by: str
+    reason: str
+    bytes: int
+
+
+class PostDetail(Post, frozen=True, kw_only=True):
+    """One message with its contents, for whoever may read them."""
+
+    headers: dict[str, str] | None
+    body: str | None
+
+
+class PostPage(_Shown, frozen=True, kw_only=True):
+    """A page of messages, newest first."""
+
+    messages: tuple[Post, ...]
+    next: str | None
+
+
+class RaisedAccount(_Shown, frozen=True, kw_only=True):
+    """A shared account with its new limits, and how many runs that rested for it go on."""
+
+    budgets: tuple[Account, ...]
+    woken: int
+
+
 class ToolList(_Shown, frozen=True, kw_only=True):
     """Every tool."""
 

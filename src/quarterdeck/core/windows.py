@@ -18,6 +18,7 @@ customer is no other customer.
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -79,6 +80,19 @@ def window_of(window: str, now_us: int) -> str:
             return now.strftime("%Y-%m")
         case _:
             return "ever"
+
+
+_PERIOD = re.compile(r"@\d{4}(-W\d\d|-\d\d(-\d\d(T\d\d(:\d\d)?)?)?)\Z")
+
+
+def tenant_of(account: str) -> str | None:
+    """Whose concern a shared account is: the tenant that it is named after, in whatever period; ``None`` where tenants share it.
+
+    >>> [tenant_of(name) for name in ("tenant:acme", "tenant:acme@2026-03", "all", "route:tenant:acme", "tenant:a@b")]
+    ['acme', 'acme', None, None, 'a@b']
+    """
+    kind, _, named = account.partition(":")
+    return _PERIOD.sub("", named) if kind == "tenant" else None
 
 
 def seconds_of(window: str, now_us: int) -> tuple[float, float]:

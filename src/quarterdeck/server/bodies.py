@@ -15,17 +15,10 @@ from quarterdeck.core.identity import Grant
 from quarterdeck.core.labels import Labels
 from quarterdeck.core.overrides import Change
 from quarterdeck.core.vocabulary import AdmissionAnswer, Autonomy, CancelMode, Mode, OnBudget, Risk, Status
+from quarterdeck.server.forms import Shown, Strict
 
 
-class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class _Shown(msgspec.Struct, frozen=True, kw_only=True):
-    pass
-
-
-class Run(_Shown, frozen=True, kw_only=True):
+class Run(Shown, frozen=True, kw_only=True):
     """One run as lists show it. ``user`` is on whose behalf it acts; ``seq`` the sequence of its newest event."""
 
     run_id: str
@@ -47,7 +40,7 @@ class Run(_Shown, frozen=True, kw_only=True):
     updated_at_us: int
 
 
-class Output(_Shown, frozen=True, kw_only=True):
+class Output(Shown, frozen=True, kw_only=True):
     """What a run said at its end; ``partial`` if a limit was reached before it was done."""
 
     text: str
@@ -79,47 +72,47 @@ class RunDetail(Run, frozen=True, kw_only=True):
     result: Output | None
 
 
-class Runs(_Shown, frozen=True, kw_only=True):
+class Runs(Shown, frozen=True, kw_only=True):
     """A page of runs, newest first; ``next`` is the cursor of the following page, ``null`` on the last."""
 
     runs: tuple[Run, ...]
     next: str | None
 
 
-class Because(_Strict, frozen=True, kw_only=True):
+class Because(Strict, frozen=True, kw_only=True):
     """Why; recorded, with who asked."""
 
     reason: str = ""
 
 
-class Cancel(_Strict, frozen=True, kw_only=True):
+class Cancel(Strict, frozen=True, kw_only=True):
     """Why a run is stopped; kept in its journal. ``mode`` says what becomes of what is under way."""
 
     reason: str = ""
     mode: CancelMode = CancelMode.COMPENSATE
 
 
-class Interrupt(_Strict, frozen=True, kw_only=True):
+class Interrupt(Strict, frozen=True, kw_only=True):
     """What a run is told, before whatever it was about to do. The same ``token`` again is the same interrupt."""
 
     payload: object = None
     token: str | None = None
 
 
-class Escalate(_Strict, frozen=True, kw_only=True):
+class Escalate(Strict, frozen=True, kw_only=True):
     """Why a run becomes the concern of its route's next owner."""
 
     reason: str = ""
 
 
-class Escalated(_Shown, frozen=True, kw_only=True):
+class Escalated(Shown, frozen=True, kw_only=True):
     """Whose concern the run is now."""
 
     run_id: str
     owner: str
 
 
-class RaiseBudget(_Strict, frozen=True, kw_only=True):
+class RaiseBudget(Strict, frozen=True, kw_only=True):
     """Limits of one run that are other ones from now on; those that are not named stay. The same ``token`` again is the same order."""
 
     budget: EnvelopeBudget
@@ -127,7 +120,7 @@ class RaiseBudget(_Strict, frozen=True, kw_only=True):
     token: str | None = None
 
 
-class ForkRequest(_Strict, frozen=True, kw_only=True):
+class ForkRequest(Strict, frozen=True, kw_only=True):
     """Where a fork goes on: the step that is done anew, or, with ``edited``, has this ``result``; perhaps on another ``route``."""
 
     step: str
@@ -136,7 +129,7 @@ class ForkRequest(_Strict, frozen=True, kw_only=True):
     route: str | None = None
 
 
-class DifferenceBody(_Shown, frozen=True, kw_only=True):
+class DifferenceBody(Shown, frozen=True, kw_only=True):
     """One thing that would be otherwise now: what is recorded at ``seq``, and what would happen."""
 
     seq: int
@@ -146,7 +139,7 @@ class DifferenceBody(_Shown, frozen=True, kw_only=True):
     now: str
 
 
-class ReplayBody(_Shown, frozen=True, kw_only=True):
+class ReplayBody(Shown, frozen=True, kw_only=True):
     """What an offline replay found: steps executed again, decisions judged again, and the differences."""
 
     run_id: str
@@ -156,21 +149,21 @@ class ReplayBody(_Shown, frozen=True, kw_only=True):
     differences: tuple[DifferenceBody, ...]
 
 
-class Signal(_Strict, frozen=True, kw_only=True):
+class Signal(Strict, frozen=True, kw_only=True):
     """A message to a run, by name."""
 
     name: str
     payload: object = None
 
 
-class Resume(_Strict, frozen=True, kw_only=True):
+class Resume(Strict, frozen=True, kw_only=True):
     """Why a run goes on; ``done``: what it was stuck with was done, or undone, by hand."""
 
     reason: str = ""
     done: bool = False
 
 
-class Resolve(_Strict, frozen=True, kw_only=True):
+class Resolve(Strict, frozen=True, kw_only=True):
     """How an unknown effect ended, after a person has looked: whether it was done, and with what result. With ``retry`` it was not, and is
     proposed once more.
     """
@@ -182,7 +175,7 @@ class Resolve(_Strict, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Mark(_Strict, frozen=True, kw_only=True):
+class Mark(Strict, frozen=True, kw_only=True):
     """A judgement of one decision: that it was ``wrong``, or, to take that back, that it was not; and why."""
 
     call: str
@@ -190,7 +183,7 @@ class Mark(_Strict, frozen=True, kw_only=True):
     wrong: bool = True
 
 
-class Approval(_Shown, frozen=True, kw_only=True):
+class Approval(Shown, frozen=True, kw_only=True):
     """One approval without its contents. ``digest`` is what an answer has to name."""
 
     approval: str
@@ -214,14 +207,14 @@ class ApprovalDetail(Approval, frozen=True, kw_only=True):
     shown_text: str | None
 
 
-class Approvals(_Shown, frozen=True, kw_only=True):
+class Approvals(Shown, frozen=True, kw_only=True):
     """A page of approvals, the nearest deadline first."""
 
     approvals: tuple[Approval, ...]
     next: str | None
 
 
-class Decide(_Strict, frozen=True, kw_only=True):
+class Decide(Strict, frozen=True, kw_only=True):
     """A person's answer. A rejection needs a reason; ``edit`` needs ``arguments``, which are a new proposal; ``respond`` a ``text``."""
 
     decision: Literal["approve", "reject", "edit", "respond"]
@@ -230,7 +223,7 @@ class Decide(_Strict, frozen=True, kw_only=True):
     text: str = ""
 
 
-class ToolBody(_Shown, frozen=True, kw_only=True):
+class ToolBody(Shown, frozen=True, kw_only=True):
     """One tool's manifest."""
 
     name: str
@@ -251,13 +244,13 @@ class ToolBody(_Shown, frozen=True, kw_only=True):
     confidentiality: str
 
 
-class Tools(_Shown, frozen=True, kw_only=True):
+class Tools(Shown, frozen=True, kw_only=True):
     """Every tool of the deck."""
 
     tools: tuple[ToolBody, ...]
 
 
-class RouteBody(_Shown, frozen=True, kw_only=True):
+class RouteBody(Shown, frozen=True, kw_only=True):
     """One row of the route table, as it is in effect: what admission would give a run."""
 
     intent: str
@@ -288,13 +281,13 @@ class RouteBody(_Shown, frozen=True, kw_only=True):
     quorum: int
 
 
-class Routes(_Shown, frozen=True, kw_only=True):
+class Routes(Shown, frozen=True, kw_only=True):
     """The route table, as far as the caller's tenants are served."""
 
     routes: tuple[RouteBody, ...]
 
 
-class BudgetBody(_Shown, frozen=True, kw_only=True):
+class BudgetBody(Shown, frozen=True, kw_only=True):
     """One shared account in one dimension."""
 
     account: str
@@ -304,20 +297,43 @@ class BudgetBody(_Shown, frozen=True, kw_only=True):
     reserved: int
 
 
-class Budgets(_Shown, frozen=True, kw_only=True):
+class Budgets(Shown, frozen=True, kw_only=True):
     """Shared accounts; those of a tenant for who may read there, the others for who may read everywhere."""
 
     budgets: tuple[BudgetBody, ...]
 
 
-class Policies(_Shown, frozen=True, kw_only=True):
+class AccountBudget(Strict, frozen=True, kw_only=True):
+    """What can be limited of a shared account."""
+
+    max_model_calls: int | None = None
+    max_tools: int | None = None
+    max_tokens: int | None = None
+    max_cost_usd: str | None = None
+
+
+class RaiseAccount(Strict, frozen=True, kw_only=True):
+    """Limits of one shared account that are other ones from now on; those that are not named stay."""
+
+    budget: AccountBudget
+    reason: str = ""
+
+
+class RaisedAccount(Shown, frozen=True, kw_only=True):
+    """The account as it stands now, and how many runs that rested for it go on."""
+
+    budgets: tuple[BudgetBody, ...]
+    woken: int
+
+
+class Policies(Shown, frozen=True, kw_only=True):
     """The policy set in force: its version, and its texts by name."""
 
     version: str
     policies: dict[str, str]
 
 
-class Switches(_Shown, frozen=True, kw_only=True):
+class Switches(Shown, frozen=True, kw_only=True):
     """The switches that are set, and the version that decisions are judged by."""
 
     version: int
@@ -326,7 +342,7 @@ class Switches(_Shown, frozen=True, kw_only=True):
     proof: SwitchProof | None = None
 
 
-class SwitchBody(_Shown, frozen=True, kw_only=True):
+class SwitchBody(Shown, frozen=True, kw_only=True):
     """One switch that is set: its bounds (empty: everywhere), why, by whom, when, and until when it is in force."""
 
     key: str
@@ -341,7 +357,7 @@ class SwitchBody(_Shown, frozen=True, kw_only=True):
     expired: bool
 
 
-class SwitchProof(_Shown, frozen=True, kw_only=True):
+class SwitchProof(Shown, frozen=True, kw_only=True):
     """From ``version`` on, durable at ``at_us``, no intent commits that was judged without this change.
 
     ``runs`` have not ended and are covered (``more``: at least); ``in_flight`` covered intents were durable before; ``ends`` is where the
@@ -361,7 +377,7 @@ class SwitchProof(_Shown, frozen=True, kw_only=True):
     ends: dict[str, int]
 
 
-class SetSwitch(_Strict, frozen=True, kw_only=True):
+class SetSwitch(Strict, frozen=True, kw_only=True):
     """Set (``on``) or clear a switch such as ``disable_tool:refund``, ``stop_route:x``, ``drain`` or ``freeze``; say why.
 
     ``tenant`` and ``route`` bound it; it expires after ``expires_in_s``. With ``expected_version`` it is refused if somebody has changed
@@ -378,7 +394,7 @@ class SetSwitch(_Strict, frozen=True, kw_only=True):
     preview: bool = False
 
 
-class AuditBody(_Shown, frozen=True, kw_only=True):
+class AuditBody(Shown, frozen=True, kw_only=True):
     """One row of the audit log."""
 
     seq: int
@@ -391,14 +407,14 @@ class AuditBody(_Shown, frozen=True, kw_only=True):
     detail: object
 
 
-class AuditRows(_Shown, frozen=True, kw_only=True):
+class AuditRows(Shown, frozen=True, kw_only=True):
     """A page of the audit log, the oldest first; ``next`` is what ``after`` of the following page is, ``null`` on the last."""
 
     rows: tuple[AuditBody, ...]
     next: int | None
 
 
-class DependencyBody(_Shown, frozen=True, kw_only=True):
+class DependencyBody(Shown, frozen=True, kw_only=True):
     """How one model or tool is doing in this process, and what to check first."""
 
     name: str
@@ -423,7 +439,7 @@ class DependencyBody(_Shown, frozen=True, kw_only=True):
     changed_by: str
 
 
-class ChangeDependency(_Strict, frozen=True, kw_only=True):
+class ChangeDependency(Strict, frozen=True, kw_only=True):
     """Change the policy of one dependency in every process, for ``for_s`` seconds; with ``end``, end a change."""
 
     name: str
@@ -433,13 +449,13 @@ class ChangeDependency(_Strict, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class DependencyList(_Shown, frozen=True, kw_only=True):
+class DependencyList(Shown, frozen=True, kw_only=True):
     """Every dependency by name."""
 
     dependencies: tuple[DependencyBody, ...]
 
 
-class KeyBody(_Shown, frozen=True, kw_only=True):
+class KeyBody(Shown, frozen=True, kw_only=True):
     """One API key, without its text. ``status`` is ``active``, ``expired`` or ``revoked``."""
 
     prefix: str
@@ -461,13 +477,13 @@ class MadeKey(KeyBody, frozen=True, kw_only=True):
     key: str
 
 
-class Keys(_Shown, frozen=True, kw_only=True):
+class Keys(Shown, frozen=True, kw_only=True):
     """The keys that the caller manages, the oldest first."""
 
     keys: tuple[KeyBody, ...]
 
 
-class MakeKey(_Strict, frozen=True, kw_only=True):
+class MakeKey(Strict, frozen=True, kw_only=True):
     """Whom a key stands for, what it may do where, and for how long (``null``: until it is revoked)."""
 
     subject: str
@@ -476,7 +492,7 @@ class MakeKey(_Strict, frozen=True, kw_only=True):
     lifetime_s: int | None = None
 
 
-class Worker(_Shown, frozen=True, kw_only=True):
+class Worker(Shown, frozen=True, kw_only=True):
     """One runtime that may hold runs of this store. ``status`` is ``ready``, ``draining``, ``failed`` or, once its lease is over, ``lost``;
     ``programs`` is the code that it has, ``null``: any."""
 
@@ -495,25 +511,25 @@ class Worker(_Shown, frozen=True, kw_only=True):
     lease_until_us: int | None
 
 
-class Workers(_Shown, frozen=True, kw_only=True):
+class Workers(Shown, frozen=True, kw_only=True):
     """Every worker, the oldest first."""
 
     workers: tuple[Worker, ...]
 
 
-class Requeue(_Strict, frozen=True, kw_only=True):
+class Requeue(Strict, frozen=True, kw_only=True):
     """Why a failed run is asked for once more."""
 
     reason: str = ""
 
 
-class Drop(_Strict, frozen=True, kw_only=True):
+class Drop(Strict, frozen=True, kw_only=True):
     """Why a dead letter is let go."""
 
     reason: str
 
 
-class TaskRequest(_Strict, frozen=True, kw_only=True):
+class TaskRequest(Strict, frozen=True, kw_only=True):
     """A task in plain words."""
 
     task: str
@@ -521,7 +537,7 @@ class TaskRequest(_Strict, frozen=True, kw_only=True):
     idempotency_key: str | None = None
 
 
-class Task(_Shown, frozen=True, kw_only=True):
+class Task(Shown, frozen=True, kw_only=True):
     """A run in the words of the task interface."""
 
     task_id: str
@@ -532,21 +548,21 @@ class Task(_Shown, frozen=True, kw_only=True):
     duration_ms: float | None = None
 
 
-class Health(_Shown, frozen=True, kw_only=True):
+class Health(Shown, frozen=True, kw_only=True):
     """Whether the process serves, and how many runs have not ended."""
 
     status: str
     tasks_in_flight: int
 
 
-class Probe(_Shown, frozen=True, kw_only=True):
+class Probe(Shown, frozen=True, kw_only=True):
     """A probe's answer; ``code`` says why not."""
 
     status: Literal["ok", "starting", "busy", "stopping", "failed", "superseded"]
     code: str = ""
 
 
-class Effects(_Shown, frozen=True, kw_only=True):
+class Effects(Shown, frozen=True, kw_only=True):
     """Effects of which nobody knows whether they happened."""
 
     effects: tuple[Doubt, ...]

@@ -10,12 +10,14 @@ from starlette.responses import Response
 
 from quarterdeck.app import shown
 from quarterdeck.app.auditing import actions
+from quarterdeck.app.budgets import Budget
 from quarterdeck.app.oversight import doubts, oversight
 from quarterdeck.app.switching import Switched, stored
 from quarterdeck.core.controls import parsed
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.identity import EVERY_TENANT, Action
 from quarterdeck.core.specs import RouteSpec
+from quarterdeck.core.windows import tenant_of
 from quarterdeck.policy import default_policies
 from quarterdeck.server import bodies, queries
 from quarterdeck.server.exchange import Exchange, answer
@@ -49,9 +51,24 @@ async def budgets(exchange: Exchange) -> Response:
     rows = [
         msgspec.convert(shown.account(row), bodies.BudgetBody)
         for row in exchange.runtime.budgets()
-        if tenants is None or (row.account.startswith("tenant:") and row.account.removeprefix("tenant:") in tenants)
+        if tenants is None or tenant_of(row.account) in tenants
     ]
     return answer(bodies.Budgets(budgets=tuple(rows)))
+
+
+async def raise_account(exchange: Exchange) -> Response:
+    """Set limits of a shared account anew. That of a tenant needs the right there, every other one the right in all tenants."""
+    account = exchange.names["account"]
+    exchange.require(tenant_of(account) or EVERY_TENANT)
+    wanted = shaped(exchange.body, bodies.RaiseAccount)
+    spelled = wanted.budget
+    budget = Budget(
+        model_calls=spelled.max_model_calls, tools=spelled.max_tools, tokens=spelled.max_tokens, usd=spelled.max_cost_usd
+    )
+    woken = await exchange.runtime.raise_account(account, budget, by=exchange.principal.subject, reason=wanted.reason)
+    rows = [row for row in exchange.runtime.budgets() if row.account == account]
+    shown_rows = tuple([msgspec.convert(shown.account(row), bodies.BudgetBody) for row in rows])
+    return answer(bodies.RaisedAccount(budgets=shown_rows, woken=woken))
 
 
 async def policies(exchange: Exchange) -> Response:

@@ -26,8 +26,9 @@ from quarterdeck.server.gauges import Gauges
 from quarterdeck.server.identity import Authenticator, KeyCache, LoopbackAnonymous
 from quarterdeck.server.problems import PROBLEM, encoded, fault, response_of
 from quarterdeck.server.reading import body_of, check_head, names_of, parameters_of, single
+from quarterdeck.server.row import Row
 from quarterdeck.server.settings import Settings
-from quarterdeck.server.table import TABLE, Row
+from quarterdeck.server.table import TABLE
 
 _log = logging.getLogger(__name__)
 STRANGER = Principal("", "user")

@@ -78,7 +78,7 @@ class Exchange:
     def run(self, run_id: str) -> RunRow:
         """A run of a tenant in which the principal may read; to everybody else it does not exist."""
         row = self.runtime.insights.run(run_id)
-        if row is None or not self._sees(Action.RUNS_READ, row.tenant):
+        if row is None or not self.sees(Action.RUNS_READ, row.tenant):
             raise UsageError("run.unknown", f"no run is called {run_id[:160]!r}")
         self.require(row.tenant)
         return row
@@ -86,7 +86,7 @@ class Exchange:
     def approval(self, approval: str) -> ApprovalRow:
         """An approval, by the same rule."""
         row = self.runtime.insights.approval(approval)
-        if row is None or not self._sees(Action.APPROVALS_READ, row.tenant):
+        if row is None or not self.sees(Action.APPROVALS_READ, row.tenant):
             raise UsageError("approval.unknown", f"no approval is called {approval[:160]!r}")
         self.require(row.tenant)
         return row
@@ -104,7 +104,8 @@ class Exchange:
             raise forbidden(Action.CONTENT_READ)
         return may and wanted is not False
 
-    def _sees(self, reading: Action, tenant: str) -> bool:
+    def sees(self, reading: Action, tenant: str) -> bool:
+        """Whether what belongs to ``tenant`` exists for the principal: it may read there, or has this route's right."""
         return self.principal.may(reading, tenant) or self.principal.may(self._required(), tenant)
 
     def _required(self) -> Action:

@@ -11,7 +11,8 @@ import msgspec
 from quarterdeck import __version__
 from quarterdeck.core.errors import UsageError
 from quarterdeck.server.problems import PROBLEM, Problem, status_of
-from quarterdeck.server.table import STREAM, TABLE, Row
+from quarterdeck.server.row import STREAM, Row
+from quarterdeck.server.table import TABLE
 
 Piece = dict[str, Any]
 _REF = "#/components/schemas/{name}"

@@ -6,16 +6,14 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from quarterdeck.core.outbox import PostStatus
 from quarterdeck.core.vocabulary import Status
+from quarterdeck.server.forms import Strict
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000, description="The most rows of this page.")]
 
 
-class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class AuditQuery(_Strict, frozen=True, kw_only=True):
+class AuditQuery(Strict, frozen=True, kw_only=True):
     """Which rows: behind ``after``, with this beginning of action or target, of one tenant."""
 
     after: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -25,7 +23,7 @@ class AuditQuery(_Strict, frozen=True, kw_only=True):
     limit: Limit = 50
 
 
-class DeadLettersQuery(_Strict, frozen=True, kw_only=True):
+class DeadLettersQuery(Strict, frozen=True, kw_only=True):
     """Which dead letters."""
 
     route: str | None = None
@@ -34,7 +32,18 @@ class DeadLettersQuery(_Strict, frozen=True, kw_only=True):
     limit: Limit = 50
 
 
-class RunsQuery(_Strict, frozen=True, kw_only=True):
+class OutboxQuery(Strict, frozen=True, kw_only=True):
+    """Which messages."""
+
+    status: PostStatus | None = None
+    topic: str | None = None
+    run: str | None = None
+    tenant: str | None = None
+    cursor: str | None = None
+    limit: Limit = 50
+
+
+class RunsQuery(Strict, frozen=True, kw_only=True):
     """Which runs."""
 
     status: Status | None = None
@@ -45,13 +54,13 @@ class RunsQuery(_Strict, frozen=True, kw_only=True):
     limit: Limit = 50
 
 
-class RunQuery(_Strict, frozen=True, kw_only=True):
+class RunQuery(Strict, frozen=True, kw_only=True):
     """``content=false`` leaves contents out, ``true`` insists on them; by default they are shown to who may read them."""
 
     content: bool | None = None
 
 
-class EventsQuery(_Strict, frozen=True, kw_only=True):
+class EventsQuery(Strict, frozen=True, kw_only=True):
     """From where (``after``: a sequence), whether to go on with what comes, and with which contents."""
 
     after: str | None = None
@@ -59,7 +68,7 @@ class EventsQuery(_Strict, frozen=True, kw_only=True):
     content: bool | None = None
 
 
-class ApprovalsQuery(_Strict, frozen=True, kw_only=True):
+class ApprovalsQuery(Strict, frozen=True, kw_only=True):
     """Which approvals; ``status=all`` for every one."""
 
     status: Literal["pending", "approved", "rejected", "edited", "answered", "expired", "withdrawn", "all"] = "pending"
@@ -68,18 +77,18 @@ class ApprovalsQuery(_Strict, frozen=True, kw_only=True):
     limit: Limit = 50
 
 
-class NoQuery(_Strict, frozen=True, kw_only=True):
+class NoQuery(Strict, frozen=True, kw_only=True):
     """No parameters."""
 
 
-class EffectsQuery(_Strict, frozen=True, kw_only=True):
+class EffectsQuery(Strict, frozen=True, kw_only=True):
     """Which effects in doubt."""
 
     tenant: str | None = None
     limit: Limit = 200
 
 
-class OversightQuery(_Strict, frozen=True, kw_only=True):
+class OversightQuery(Strict, frozen=True, kw_only=True):
     """Of which tenant; by default of all that the caller may read."""
 
     tenant: str | None = None

@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
-import msgspec
-from starlette.responses import Response
-
 from quarterdeck.app.oversight import Oversight
 from quarterdeck.core.contract import Envelope
 from quarterdeck.core.identity import Action
-from quarterdeck.server import approvals, bodies, catalogue, fleet, keys, probes, queries, runs, steering, tasks
-from quarterdeck.server.exchange import Exchange
+from quarterdeck.server import approvals, bodies, catalogue, fleet, queries, runs, steering
+from quarterdeck.server.row import STREAM, Row
+from quarterdeck.server.table_service import SERVICE
 
-Handler = Callable[[Exchange], Awaitable[Response]]
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One operation. ``action`` is the right that it needs (``None``: public); ``codes`` are the problems of its own.
-
-    ``answers`` maps each success status to its body, ``None`` where there is none or it is no JSON (``media``). ``lasting`` says that the
-    caller decides how long the answer takes. ``example`` is a body that is accepted.
-    """
-
-    verb: str
-    path: str
-    name: str
-    summary: str
-    handler: Handler
-    action: Action | None
-    answers: dict[int, type[msgspec.Struct] | None]
-    query: type[msgspec.Struct] = queries.NoQuery
-    request: type[msgspec.Struct] | None = None
-    body_required: bool = True
-    headers: tuple[str, ...] = ()
-    codes: tuple[str, ...] = ()
-    media: str = "application/json"
-    lasting: bool = False
-    example: dict[str, object] | None = None
-
-
-STREAM = "text/event-stream"
 _RUN = "/v1/runs/{run_id}"
 _APPROVAL = "/v1/approvals/{approval}"
 _NO_RUN = ("run.unknown",)
@@ -359,6 +327,18 @@ TABLE: tuple[Row, ...] = (
         answers={200: bodies.Budgets},
     ),
     Row(
+        verb="POST",
+        path="/v1/budgets/{account}:raise",
+        name="raiseAccount",
+        summary="Set limits of a shared account anew",
+        handler=catalogue.raise_account,
+        action=Action.SWITCHES_SET,
+        answers={200: bodies.RaisedAccount},
+        request=bodies.RaiseAccount,
+        codes=("account.unknown", "budget.nothing", "budget.invalid"),
+        example={"budget": {"max_tokens": 5_000_000}, "reason": "a busy week"},
+    ),
+    Row(
         verb="GET",
         path="/v1/policies",
         name="getPolicies",
@@ -430,145 +410,6 @@ TABLE: tuple[Row, ...] = (
         answers={200: bodies.AuditRows},
         query=queries.AuditQuery,
     ),
-    Row(
-        verb="GET",
-        path="/v1/dependencies",
-        name="listDependencies",
-        summary="How each model and tool is doing",
-        handler=catalogue.dependencies,
-        action=Action.CONFIG_READ,
-        answers={200: bodies.DependencyList},
-    ),
-    Row(
-        verb="GET",
-        path="/v1/keys",
-        name="listKeys",
-        summary="The API keys that the caller manages",
-        handler=keys.listing,
-        action=Action.KEYS_MANAGE,
-        answers={200: bodies.Keys},
-    ),
-    Row(
-        verb="POST",
-        path="/v1/keys",
-        name="makeKey",
-        summary="Make an API key; its text is shown once",
-        handler=keys.make,
-        action=Action.KEYS_MANAGE,
-        answers={201: bodies.MadeKey},
-        request=bodies.MakeKey,
-        codes=("auth.beyond_rights", "auth.grants", "auth.lifetime", "auth.subject_reserved", "auth.keys_full"),
-        example={"subject": "ci", "grants": [{"tenant": "acme", "role": "submitter"}], "lifetime_s": 86_400},
-    ),
-    Row(
-        verb="POST",
-        path="/v1/keys/{prefix}:revoke",
-        name="revokeKey",
-        summary="End an API key for ever",
-        handler=keys.revoke,
-        action=Action.KEYS_MANAGE,
-        answers={200: bodies.KeyBody},
-        request=bodies.Because,
-        body_required=False,
-        codes=("auth.no_such_key",),
-        example={"reason": "leaked"},
-    ),
-    Row(
-        verb="POST",
-        path="/v1/dependencies",
-        name="changeDependency",
-        summary="Change the policy of a model or tool for a while",
-        handler=catalogue.change_dependency,
-        action=Action.SWITCHES_SET,
-        answers={200: bodies.DependencyList},
-        request=bodies.ChangeDependency,
-        codes=(
-            "dependency.unknown",
-            "dependency.for",
-            "dependency.too_many",
-            "dependency.policy_invalid",
-            "bulkhead.policy_invalid",
-            "breaker.policy_invalid",
-            "rate.policy_invalid",
-        ),
-        example={"name": "model:standard", "change": {"timeout_s": 10.0, "slots": 8}, "for_s": 600.0, "reason": "slow provider"},
-    ),
-    Row(
-        verb="POST",
-        path="/tasks",
-        name="createTask",
-        summary="Submit a task",
-        handler=tasks.create,
-        action=Action.RUNS_SUBMIT,
-        answers={202: bodies.Task},
-        request=bodies.TaskRequest,
-        codes=("route.unknown",),
-        example={"task": "What is my balance?"},
-    ),
-    Row(
-        verb="GET",
-        path="/tasks/{task_id}",
-        name="getTask",
-        summary="Poll a task",
-        handler=tasks.show,
-        action=Action.RUNS_READ,
-        answers={200: bodies.Task},
-        codes=_NO_RUN,
-    ),
-    Row(
-        verb="GET",
-        path="/health",
-        name="getHealth",
-        summary="The task interface's health",
-        handler=probes.health,
-        action=None,
-        answers={200: bodies.Health},
-    ),
-    Row(
-        verb="GET",
-        path="/healthz/startup",
-        name="probeStartup",
-        summary="Has it started?",
-        handler=probes.startup,
-        action=None,
-        answers={200: bodies.Probe},
-    ),
-    Row(
-        verb="GET",
-        path="/healthz/live",
-        name="probeLive",
-        summary="Does the event loop go round?",
-        handler=probes.live,
-        action=None,
-        answers={200: bodies.Probe},
-    ),
-    Row(
-        verb="GET",
-        path="/healthz/ready",
-        name="probeReady",
-        summary="Can it take work?",
-        handler=probes.ready,
-        action=None,
-        answers={200: bodies.Probe, 503: bodies.Probe},
-    ),
-    Row(
-        verb="GET",
-        path="/metrics",
-        name="getMetrics",
-        summary="Counters and gauges for Prometheus",
-        handler=probes.metrics,
-        action=Action.METRICS_READ,
-        answers={200: None},
-        media="text/plain",
-    ),
-    Row(
-        verb="GET",
-        path="/openapi.json",
-        name="getOpenapi",
-        summary="This document",
-        handler=probes.document,
-        action=None,
-        answers={200: None},
-    ),
+    *SERVICE,
 )
 """Every operation, in reading order."""

@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from quarterdeck.cli.places.verbs import Asked, Ended, Page, Place, Record, RunFilter, SwitchOrder, Watching
+from quarterdeck.cli.places.verbs import Asked, Ended, Page, Place, PostFilter, Record, RunFilter, SwitchOrder, Watching
 from quarterdeck.cli.settings import key_of, server_of, settings
 
-__all__ = ["Asked", "Ended", "Page", "Place", "Record", "RunFilter", "SwitchOrder", "Watching", "place"]
+__all__ = ["Asked", "Ended", "Page", "Place", "PostFilter", "Record", "RunFilter", "SwitchOrder", "Watching", "place"]
 
 
 @contextmanager

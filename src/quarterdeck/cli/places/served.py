@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from quarterdeck.app.budgets import Budget as AppBudget
-from quarterdeck.cli.places.verbs import Asked, Ended, Page, Record, RunFilter, SwitchOrder, Watching
+from quarterdeck.cli.places.verbs import Asked, Ended, Page, PostFilter, Record, RunFilter, SwitchOrder, Watching
 from quarterdeck.cli.printing import note, note_admission
 from quarterdeck.client import Budget, Client, ClientError, Retry, Unreachable, calls
 from quarterdeck.client.flows import Manners
@@ -32,6 +32,10 @@ from quarterdeck.client.shapes import (
     MadeKey,
     Oversight,
     Policies,
+    Post,
+    PostDetail,
+    PostPage,
+    RaisedAccount,
     Replay,
     Route,
     RunPage,
@@ -121,6 +125,10 @@ class _Paging(Client):
 
     def letters_page(self, cursor: str | None, limit: int, *, route: str | None, tenant: str | None) -> RunPage:
         return self._wire.do(self._desk.ask(calls.dead_letters(cursor, limit, route=route, tenant=tenant)))
+
+    def messages_page(self, cursor: str | None, limit: int, which: PostFilter) -> PostPage:
+        filters = {"status": which.status, "topic": which.topic, "run": which.run, "tenant": which.tenant}
+        return self._wire.do(self._desk.ask(calls.messages(cursor, limit, **filters)))
 
     def read(
         self, run_id: str, after: int = 0, *, live: bool = True, content: bool | None = None, until_s: float | None = None
@@ -312,6 +320,13 @@ class Served:
         """Shared accounts."""
         return self._ask(self._client.budgets)
 
+    def raise_account(self, account: str, budget: AppBudget, *, by: str | None, reason: str) -> RaisedAccount:
+        """Set limits of a shared account anew."""
+        _unnamed(by)
+        usd = None if budget.usd is None else str(budget.usd)
+        sent = Budget(tools=budget.tools, tokens=budget.tokens, usd=usd)
+        return self._ask(lambda: self._client.raise_account(account, sent, model_calls=budget.model_calls, reason=reason))
+
     def routes(self) -> Sequence[Route]:
         """The route table."""
         return self._ask(self._client.routes)
@@ -371,6 +386,21 @@ class Served:
         """Let a dead letter go."""
         _unnamed(by)
         return self._ask(lambda: self._client.drop(run_id, reason))
+
+    def messages(self, which: PostFilter, cursor: str | None, limit: int) -> Page[Post]:
+        """Messages of the outbox, newest first."""
+        page = self._ask(lambda: self._client.messages_page(cursor, limit, which))
+        return Page(page.messages, page.next)
+
+    def message(self, name: str, *, content: bool) -> PostDetail:
+        """One message."""
+        return self._ask(lambda: self._client.message(name, content=content))
+
+    def decide_message(self, name: str, action: str, *, by: str | None, reason: str) -> Post:
+        """``requeue`` or ``drop`` a dead message."""
+        _unnamed(by)
+        decide = self._client.requeue_message if action == "requeue" else self._client.drop_message
+        return self._ask(lambda: decide(name, reason))
 
     def dependencies(self) -> Sequence[Dependency]:
         """How each model and tool is doing in the process that answers."""

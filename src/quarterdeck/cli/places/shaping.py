@@ -23,6 +23,8 @@ from quarterdeck.client.shapes import (
     Event,
     KeyInfo,
     MadeKey,
+    Post,
+    PostDetail,
     Route,
     RunDetail,
     RunResult,
@@ -36,7 +38,7 @@ from quarterdeck.client.shapes import (
 from quarterdeck.core.audit import Audit
 from quarterdeck.core.controls import Switch
 from quarterdeck.core.specs import RouteSpec, ToolSpec
-from quarterdeck.ports.store import AccountRow, ApprovalRow, RunRow, StoredEvent
+from quarterdeck.ports.store import AccountRow, ApprovalRow, PostRow, RunRow, StoredEvent
 from quarterdeck.server.identity.keys import KeyInfo as KeyInfoOfStore
 from quarterdeck.server.identity.keys import NewKey
 
@@ -49,6 +51,16 @@ def summary(row: RunRow) -> RunSummary:
 def detail(view: RunView, *, content: bool) -> RunDetail:
     """One run in full; its reply only once it has ended, and with ``content``."""
     return msgspec.convert(shown.run_in_full(view, content=content), RunDetail)
+
+
+def post(row: PostRow) -> Post:
+    """One message of the outbox without its contents."""
+    return msgspec.convert(shown.post(row), Post)
+
+
+def post_detail(row: PostRow, *, content: bool) -> PostDetail:
+    """One message, with its contents where they are wanted."""
+    return msgspec.convert(shown.post_in_full(row, content=content), PostDetail)
 
 
 def result(found: StoredResult) -> RunResult:

@@ -21,7 +21,7 @@ from quarterdeck.app.workers import worker_views
 from quarterdeck.cli import orders
 from quarterdeck.cli.following import stored_until_end
 from quarterdeck.cli.places import shaping
-from quarterdeck.cli.places.verbs import Asked, Ended, Page, Record, RunFilter, SwitchOrder, Watching
+from quarterdeck.cli.places.verbs import Asked, Ended, Page, PostFilter, Record, RunFilter, SwitchOrder, Watching
 from quarterdeck.cli.printing import note
 from quarterdeck.cli.settings import Settings
 from quarterdeck.cli.storefile import driver, incarnation_of, reading
@@ -37,6 +37,9 @@ from quarterdeck.client.shapes import (
     MadeKey,
     Oversight,
     Policies,
+    Post,
+    PostDetail,
+    RaisedAccount,
     Replay,
     Route,
     RunSummary,
@@ -269,6 +272,11 @@ class Stored:
         with reading(self._path) as insights:
             return [shaping.account(row) for row in insights.accounts()]
 
+    def raise_account(self, account: str, budget: Budget, *, by: str | None, reason: str) -> RaisedAccount:
+        """Set limits of a shared account anew."""
+        woken = orders.raise_account(self._path, account, budget.limits(), by=by or OPERATOR, reason=reason)
+        return RaisedAccount(budgets=tuple([row for row in self.budgets() if row.account == account]), woken=woken)
+
     def routes(self) -> Sequence[Route]:
         """The deck's routes."""
         from quarterdeck.app.wiring import check_deck
@@ -348,6 +356,33 @@ class Stored:
         """Let a dead letter go."""
         orders.drop(self._path, run_id, by=by or OPERATOR, reason=reason)
         return self._summary(run_id)
+
+    def messages(self, which: PostFilter, cursor: str | None, limit: int) -> Page[Post]:
+        """Messages of the outbox, newest first."""
+        tenants = None if which.tenant is None else [which.tenant]
+
+        with reading(self._path) as insights:
+
+            def read(before: str | None, limit: int) -> Sequence[Post]:
+                found = insights.posts(
+                    status=which.status, topic=which.topic, run_id=which.run, tenants=tenants, before=before, limit=limit
+                )
+                return [shaping.post(row) for row in found]
+
+            return _page(read, lambda row: row.message, cursor, limit)
+
+    def message(self, name: str, *, content: bool) -> PostDetail:
+        """One message."""
+        with reading(self._path) as insights:
+            row = insights.post(name)
+        if row is None:
+            raise UsageError("outbox.unknown", f"no message is called {name[:160]!r}; `quarterdeck outbox ls` lists them")
+        return shaping.post_detail(row, content=content)
+
+    def decide_message(self, name: str, action: str, *, by: str | None, reason: str) -> Post:
+        """``requeue`` or ``drop`` a dead message."""
+        orders.decide_post(self._path, name, action, by=by or OPERATOR, reason=reason)
+        return self.message(name, content=False)
 
     def dependencies(self) -> Sequence[Dependency]:
         """Nobody can tell: raises :class:`UsageError` (``config.server``)."""

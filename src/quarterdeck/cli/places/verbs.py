@@ -22,6 +22,9 @@ from quarterdeck.client.shapes import (
     MadeKey,
     Oversight,
     Policies,
+    Post,
+    PostDetail,
+    RaisedAccount,
     Replay,
     Route,
     RunDetail,
@@ -61,6 +64,16 @@ class Record(msgspec.Struct, frozen=True):
     run: RunDetail
     contract: dict[str, object]
     input: object = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostFilter:
+    """Which messages of the outbox."""
+
+    status: str | None = None
+    topic: str | None = None
+    run: str | None = None
+    tenant: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +237,10 @@ class Place(Protocol):
         """Shared accounts."""
         ...
 
+    def raise_account(self, account: str, budget: Budget, *, by: str | None, reason: str) -> RaisedAccount:
+        """Set limits of a shared account anew; runs that rest for it go on."""
+        ...
+
     def routes(self) -> Sequence[Route]:
         """The route table."""
         ...
@@ -266,6 +283,18 @@ class Place(Protocol):
 
     def drop(self, run_id: str, *, by: str | None, reason: str) -> RunSummary:
         """Let a dead letter go."""
+        ...
+
+    def messages(self, which: PostFilter, cursor: str | None, limit: int) -> Page[Post]:
+        """Messages of the outbox, newest first."""
+        ...
+
+    def message(self, name: str, *, content: bool) -> PostDetail:
+        """One message."""
+        ...
+
+    def decide_message(self, name: str, action: str, *, by: str | None, reason: str) -> Post:
+        """``requeue`` or ``drop`` a dead message."""
         ...
 
     def dependencies(self) -> Sequence[Dependency]:
