@@ -1,4 +1,4 @@
-"""DBOS Transact on SQLite: N workflows at once, K steps each. usage: dbos_steps.py FILE N K"""
+"""DBOS Transact on SQLite or PostgreSQL: N workflows at once, K steps each. usage: dbos_steps.py FILE|DSN N K"""
 
 import asyncio
 import json
@@ -7,8 +7,9 @@ import time
 
 from dbos import DBOS
 
-path, runs, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-DBOS(config={"name": "bench", "system_database_url": f"sqlite:///{path}", "log_level": "ERROR", "run_admin_server": False})
+place, runs, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+url = place if place.startswith("postgresql:") else f"sqlite:///{place}"
+DBOS(config={"name": "bench", "system_database_url": url, "log_level": "ERROR", "run_admin_server": False})
 
 
 @DBOS.step()

@@ -23,8 +23,8 @@ from quarterdeck.store.postgres.lease import Lease
 from quarterdeck.store.postgres.opening import completed, connect, lost, prepare, reachable
 from quarterdeck.store.postgres.statements import load
 
-GROUP = 256
-"""Operations in one batch."""
+GROUP = 64
+"""Operations in one batch: few enough that the server and this process work side by side, many enough to share a sync."""
 GROUP_BYTES = 16 * 1024 * 1024
 """Bytes from which a batch takes no further operation."""
 RECONNECT_CAP_S = 2.0

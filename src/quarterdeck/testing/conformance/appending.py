@@ -270,9 +270,9 @@ async def a_poisonous_operation_fails_alone(stand: Stand) -> None:
     expected = len(stand.insights.events("r1"))
     for count, poison in enumerate(poisons, start=1):
         batch: list[Op] = [other.commit() for other in neighbours]
-        batch[63:63] = [poison, Deliver("r1", "signal", b"{}", T0_US, f"sound-{count}")]
+        batch[31:31] = [poison, Deliver("r1", "signal", b"{}", T0_US, f"sound-{count}")]
         outcomes = await submit(stand, *batch)
-        refusal(outcomes.pop(63), "poison")
+        refusal(outcomes.pop(31), "poison")
         demand(all(isinstance(outcome, Applied) for outcome in outcomes), "the 127 neighbours of a poison are applied")
         for other in neighbours:
             other.seq += 1

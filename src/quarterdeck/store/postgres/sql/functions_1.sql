@@ -510,6 +510,9 @@ BEGIN
             PERFORM write_events(of_runs, seqs, hashes, places, bodies, given, digests);
             of_runs := '{}'; seqs := '{}'; hashes := '{}'; places := '{}';
         END IF;
+        IF op ? 'facts' AND NOT present @> (op -> 'facts') AND wrong_fact(op -> 'facts', present) IS NULL THEN
+            present := (op -> 'facts') || present;  -- what was never set is 0; the others of the batch find it so at once
+        END IF;
         IF isolate THEN
             BEGIN
                 result := apply_one(op, of_owner, lease, present, incarnation, bodies, given, digests);
