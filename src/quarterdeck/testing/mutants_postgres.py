@@ -202,7 +202,7 @@ CLAIMING = (
         9,
         "I12 I18",
         "runs_go_to_whoever_has_their_code",
-        ("claim", "WHERE needs = p.has", "WHERE true"),
+        ("claim", "WHERE needs BETWEEN p.has AND p.has", "WHERE true"),
     ),
     _bug(
         "need not written",
