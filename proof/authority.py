@@ -44,12 +44,15 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a caller asks and what the planner does; hostile if any step is an attack. ``person``: honest work that needs one."""
+    """What a caller asks and what the planner does; hostile if any step is an attack. ``person``: honest work that needs one.
+    ``declared``: an attack that is one only by what the manifests declare, such as what is secret.
+    """
 
     name: str
     request: object
     steps: tuple[Step, ...]
     person: bool = False
+    declared: bool = False
     route: str = "trusted"
 
     @property
@@ -162,7 +165,7 @@ async def replay(only: str = "", *, declared: bool = True) -> list[Told]:
         await play(name, domain if declared else undeclared(domain), scenario)
         for name, domain in domains().items()
         for scenario in domain.scenarios
-        if only in scenario.name
+        if only in scenario.name and (declared or not scenario.declared)
     ]
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from decimal import Decimal
 
 import msgspec
 
-from quarterdeck.core import origins, sinks
+from quarterdeck.core import errands, origins, records, sinks
+from quarterdeck.core.errands import Errand
+from quarterdeck.core.identifiers import Given, Identifiers
 from quarterdeck.core.labels import Labels
 from quarterdeck.core.origins import Origins
 from quarterdeck.core.sinks import NO_CROSSING, Crossing, Role
@@ -25,7 +29,6 @@ _canonical = origins.canonical_word
 _crossing = sinks.crossing
 _role = sinks._role
 _receipt = performing._receipt
-_trust = Origins.trust
 
 
 _ALIKE = str.maketrans("\u0430\u0435\u043e\u0440\u0441\u0456l", "aeopci1")
@@ -56,14 +59,8 @@ def _reads_stay_inside(name: str, part: object, effect: EffectClass, declared: t
     return Role.NEUTRAL if effect is EffectClass.READ else _role(name, part, effect, declared)
 
 
-def _by_parts(self: Origins, text: str, span: int = 8) -> None:
-    _trust(self, text, span)
-    for word in text.replace("/", " ").replace("@", " ").replace(".", " ").split():
-        self._mark(word)
-
-
-def _holds_parts(self: Origins, value: object) -> bool:
-    return isinstance(value, str) and any(hash(part) in self._marks for part in value.replace("/", " ").replace(".", " ").split())
+def _holds_parts(self: Origins, value: object, *, told: bool) -> bool:
+    return isinstance(value, str) and any(self._known(part, told) for part in value.replace("/", " ").replace(".", " ").split())
 
 
 def _unlabelled_receipt(*arguments: object, **named: object) -> object:
@@ -84,11 +81,41 @@ def _forgets_writing(
 
 _received = Origins.received
 
+
+def _fits_any(self: Identifiers, value: object, argument: str, tool: str) -> Given | None:
+    return max(self._known.get(records.identifier(value), {}).values(), default=None)
+
+
+def _every_record(value: object) -> Iterator[records.Record]:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        stack.extend(item if isinstance(item, list) else item.values() if isinstance(item, dict) else ())
+        if isinstance(item, dict):
+            yield records._record(item)
+
+
+def _named_by_any(value: object, names: Callable[[str], bool], *, asked: bool) -> Iterator[tuple[str, str]]:
+    for each in records.records(value):
+        if any(names(name) for name in each.names):
+            yield from each.identifiers
+
+
+def _owed_by_any(value: object, names: Callable[[str], bool]) -> Iterator[Decimal]:
+    for each in records.records(value):
+        yield from each.amounts
+
+
+def _owes_always(self: Origins, value: object) -> bool:
+    self._settle_unread()
+    return origins.number(value) in self._amounts
+
+
 BUGS: dict[str, Plant] = {
     "there are no labels": lambda: patched(Gate, "crossing", lambda *_: NO_CROSSING),
     "every result is trusted": lambda: patched(Origins, "received", _always_believed),
     "look-alikes and other cases are trusted": lambda: patched(origins, "canonical_word", _loosely),
-    "a trusted source may echo": lambda: patched(Origins, "_asked", _everything_is_asked_well),
+    "a trusted source may echo": lambda: patched(Origins, "_proper", _everything_is_asked_well),
     "what was written is believed when it is read back": lambda: patched(Origins, "received", _forgets_writing),
     "links in prose are not looked at": lambda: patched(sinks, "links", _nothing_links),
     "disguised links are not seen": lambda: patched(sinks, "_undisguised", lambda text: text),
@@ -99,6 +126,16 @@ BUGS: dict[str, Plant] = {
     "reads never reach outside": lambda: patched(sinks, "_role", _reads_stay_inside),
     "a part of a trusted value is enough": lambda: patched(Origins, "_holds", _holds_parts),
     "what a failure says is not labelled": lambda: patched(performing, "_receipt", _unlabelled_receipt),
+    "a number is a number": lambda: patched(sinks, "short", lambda value: False),
+    "identifiers are of anything": lambda: patched(Identifiers, "fits", _fits_any),
+    "nobody has to ask": lambda: patched(Errand, "asks", lambda self, deed: True),
+    "a quoted word is a wish": lambda: patched(errands, "_QUOTED", re.compile(r"(?!)")),
+    "a record of the same name is the one": lambda: patched(origins, "named", _named_by_any),
+    "contents of a record are records": lambda: patched(records, "records", _every_record),
+    "what the planner asked a source is its record": lambda: patched(Origins, "_harmless", lambda self, leaf: True),
+    "anybody is owed anything": lambda: patched(origins, "owed", _owed_by_any),
+    "an amount that was said does not count": lambda: patched(Origins, "owes", _owes_always),
+    "secrets may be told": lambda: patched(gate, "crossing", _without("label.secret_content")),
     "untrusted requests are trusted": lambda: patched(Transcript, "watch", _watch_trusting),
 }
 """Every planted bug, by what it makes untrue."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.labels import Confidentiality, Integrity, Labels
-from quarterdeck.core.origins import MAX_MARKS, Origins, checked_pattern
+from quarterdeck.core.origins import MAX_MARKS, Origins, Source, checked_pattern
 from quarterdeck.core.vocabulary import EffectClass, ReceiptStatus
 
 UNTRUSTED = Labels(Integrity.UNTRUSTED)
@@ -49,7 +49,7 @@ REQUEST = (
 )
 def test_what_stands_in_the_request_is_trusted(value: object) -> None:
     origins = Origins()
-    origins.trust(REQUEST)
+    origins.ask(REQUEST)
     assert origins.holds(value)
 
 
@@ -85,7 +85,7 @@ def test_what_stands_in_the_request_is_trusted(value: object) -> None:
 )
 def test_what_only_resembles_it_is_not(value: object) -> None:
     origins = Origins()
-    origins.trust(REQUEST)
+    origins.ask(REQUEST)
     assert not origins.holds(value)
 
 
@@ -107,8 +107,8 @@ def test_no_disguise_of_a_value_makes_it_trusted(value: str, disguise: str) -> N
         "reverse": value[::-1],
     }[disguise]
     plain, hidden = Origins(), Origins()
-    plain.trust(f"write to {value} please")
-    hidden.trust(f"write to {shown} please")
+    plain.ask(f"write to {value} please")
+    hidden.ask(f"write to {shown} please")
     assert plain.holds(value) and not plain.holds(shown)
     if shown != value:
         assert not hidden.holds(value)
@@ -151,7 +151,9 @@ def test_a_failure_vouches_for_nothing() -> None:
 
 def test_named_fields_of_an_untrusted_result_may_be_trusted() -> None:
     origins = Origins()
-    receipt(origins, b'[{"id":"m7","body":"m8"}]', UNTRUSTED, trusted_fields=frozenset({"id"}))
+    receipt(
+        origins, b'[{"id":"m7","body":"m8"}]', UNTRUSTED, source=Source("read_mail", EffectClass.READ, False, frozenset({"id"}))
+    )
     assert origins.holds("m7") and not origins.holds("m8")
 
 
@@ -162,7 +164,7 @@ def test_once_tainted_a_trusted_source_is_believed_only_about_what_it_was_asked_
     asked: str | None, believed: bool
 ) -> None:
     origins = Origins()
-    origins.trust("Who is Ann?")
+    origins.ask("Who is Ann?")
     receipt(origins, b'"injected"', UNTRUSTED)
     receipt(origins, b'"found@corp.example"', asked=asked)
     assert origins.holds("found@corp.example") is believed
@@ -171,7 +173,7 @@ def test_once_tainted_a_trusted_source_is_believed_only_about_what_it_was_asked_
 def test_nothing_is_believed_after_something_untrusted_was_written() -> None:
     origins = Origins()
     receipt(origins, b'"injected"', UNTRUSTED)
-    receipt(origins, b'"ok"', asked='{"text":"eve@evil.example"}', effect=EffectClass.WRITE)
+    receipt(origins, b'"ok"', asked='{"text":"eve@evil.example"}', source=Source("note", EffectClass.WRITE))
     receipt(origins, b'["eve@evil.example"]', asked="{}")
     assert not origins.holds("eve@evil.example")
 

@@ -24,7 +24,7 @@ def tool(effect: str = "external", **more: object) -> object:
 
 def codes(spec: object, arguments: object, labels: Labels = BOTH, text: str = "") -> tuple[str, ...]:
     origins = Origins(tainted=True)
-    origins.trust(text)
+    origins.ask(text)
     return crossing(sinks_of(spec), arguments, labels, origins).codes  # type: ignore[arg-type]
 
 

@@ -230,7 +230,7 @@ def _recorded(
                 transcript = Recording() if state.contract.agent in deck.workflows else transcript
                 origins = Origins(gate.trusted, tainted=state.labels.untrusted)
                 if (agent := deck.agents.get(state.contract.agent)) is not None:
-                    origins.trust(agent.instructions)
+                    origins.ask(agent.instructions)
                 transcript.watch(origins, gate.catalogue.spec)
             else:
                 if isinstance(event, ev.GateDecided) and event.call not in seen and event.name:

@@ -7,7 +7,7 @@ never the result of guessing. Canonical forms are few: the case of a host or mai
 and punctuation around a value.
 
 >>> origins = Origins()
->>> origins.trust("Please pay $1,200.00 to alice@Example.com, IBAN GB29 NWBK 6016 1331 9268 19.")
+>>> origins.ask("Please pay $1,200.00 to alice@Example.com, IBAN GB29 NWBK 6016 1331 9268 19.")
 >>> [
 ...     origins.holds(value)
 ...     for value in ("alice@example.com", 1200, "GB29NWBK60161331926819", "alice@examp1e.com", "ALICE@example.com")
@@ -27,8 +27,11 @@ from decimal import Decimal, InvalidOperation
 
 import msgspec
 
+from quarterdeck.core.errands import Errand, nouns
 from quarterdeck.core.errors import UsageError
+from quarterdeck.core.identifiers import Given, Identifiers
 from quarterdeck.core.labels import Labels
+from quarterdeck.core.records import named, owed, records
 from quarterdeck.core.vocabulary import EffectClass, ReceiptStatus
 
 MAX_MARKS = 32_768
@@ -52,6 +55,10 @@ _LINK = re.compile(r"(?i)(https?|ftp)://[A-Za-z0-9.-]+(:\d+)?(?=[/?#]|\Z)")
 _GROUPS = re.compile(r"[\s-]+")
 _DIGITS = re.compile(r"\d")
 _MANY = 6
+_STOPS = ".,;:!?"
+_LOOSE = re.compile(r"[^\W_]+")
+_TIME = re.compile(r"\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?)?)?\Z|\d{1,2}:\d{2}\Z")
+_SHORT_NAME = 3
 
 
 def canonical_word(text: str) -> str:
@@ -88,25 +95,83 @@ def number(value: object) -> Decimal | None:
         return None
 
 
+class Source(msgspec.Struct, frozen=True):
+    """What is to be known of a tool to judge what it answered. ``reaches``: a read fetches from where its arguments say, so that the
+    system that answers is not the tenant's own."""
+
+    name: str = ""
+    effect: EffectClass = EffectClass.IRREVERSIBLE
+    reaches: bool = True
+    trusted_fields: frozenset[str] = frozenset()
+
+
+_UNKNOWN = Source()
+
+
 class Origins:
     """What one run may trust, as hashes; folded from the journal's contents, like the transcript. Deterministic within a process.
+
+    Texts of the caller and of the operator are *asked*: what stands there may be acted upon, and they say which actions are wanted
+    (:class:`~quarterdeck.core.errands.Errand`). Trusted results only *tell*. Identifiers are kept with what they identify, so that the
+    number of one thing is never that of another.
 
     ``tainted``: something untrusted was read. From then on a trusted source's result is believed only if everything that it was asked
     is trusted itself (else it may only echo), and never again once the run has written something untrusted anywhere.
     """
 
-    __slots__ = ("_marks", "_patterns", "_waiting", "_waiting_bytes", "_wrote", "tainted")
+    __slots__ = (
+        *("_amounts", "_asked", "_identifiers", "_marks", "_names", "_patterns", "_unread", "_unread_bytes", "_waiting"),
+        *("_stated", "_waiting_bytes", "_wrote", "errand", "tainted"),
+    )
 
     def __init__(self, patterns: Iterable[str] = (), *, tainted: bool = False) -> None:
         self._marks: set[int] = set()
+        self._asked: set[int] = set()
+        self._names: set[int] = set()
+        self._identifiers = Identifiers()
+        self._amounts: set[Decimal] = set()
+        self._stated = False
+        self._unread: list[tuple[bytes, str, str]] = []
+        self._unread_bytes = 0
+        self.errand = Errand()
         self._patterns = tuple(patterns)
-        self._waiting: list[tuple[bytes, frozenset[str]]] = []
+        self._waiting: list[tuple[bytes, Source, bool]] = []
         self._waiting_bytes = 0
         self._wrote = False
         self.tainted = tainted
 
-    def trust(self, text: str, span: int = REQUEST_SPAN) -> None:
-        """Everything that stands in this text may be acted upon."""
+    def ask(self, text: str) -> None:
+        """A text of somebody who may ask: everything that stands in it may be acted upon, and what it asks for is wanted."""
+        self._settle_unread()
+        marks, self._marks = self._marks, self._asked
+        try:
+            self.trust(text, REQUEST_SPAN)
+        finally:
+            self._marks = marks
+        text = text[:MAX_TRUSTED_TEXT]
+        self._stated = self._stated or _NUMBER.search(text) is not None
+        self.errand.read(text)
+        self._identifiers.asked(text)
+        words = _loose(text).split()
+        for size in range(1, REQUEST_SPAN + 1):
+            for start in range(len(words) - size + 1):
+                if len(self._names) >= MAX_MARKS:
+                    return
+                self._names.add(hash(" ".join(words[start : start + size])))
+
+    def ask_json(self, payload: bytes) -> None:
+        """The same, of every text and number in this JSON."""
+        for name, leaf in leaves(msgspec.json.decode(payload)):
+            if isinstance(leaf, str):
+                self.ask(leaf)
+            elif (exact := number(leaf)) is not None and len(self._asked) < MAX_MARKS:
+                self._stated = True
+                self._asked.add(hash(("number", exact)))
+            if name:
+                self._identifiers.learn(leaf, nouns(name), Given.ASKED)
+
+    def trust(self, text: str, span: int = RESULT_SPAN) -> None:
+        """Everything that stands in this text, which a trusted source told, may be acted upon where it is asked for."""
         text = text[:MAX_TRUSTED_TEXT]
         self._mark(text)
         words = _WORDS.findall(text)
@@ -122,58 +187,118 @@ class Origins:
         for found in _NUMBER.finditer(text):
             self._number(Decimal(found[1].replace(",", "")))
 
-    def trust_json(self, payload: bytes, span: int = RESULT_SPAN, only: frozenset[str] = frozenset()) -> None:
-        """Everything in this JSON may be acted upon; where ``only`` names fields, what stands in these."""
-        for name, leaf in leaves(msgspec.json.decode(payload)):
+    def trust_json(self, payload: bytes, only: frozenset[str] = frozenset(), source: Source | None = None) -> None:
+        """Everything in this JSON may be; where ``only`` names fields, what stands in these."""
+        value = msgspec.json.decode(payload)
+        for name, leaf in leaves(value):
             if only and name not in only:
                 continue
             if isinstance(leaf, str):
-                self.trust(leaf, span)
+                self.trust(leaf)
             elif (exact := number(leaf)) is not None:
                 self._number(exact)
+        about = nouns(source.name) if source is not None else frozenset()
+        for each in records(value):
+            for field, identified in each.identifiers:
+                if not only or field in only:
+                    self._identifiers.learn(identified, about | nouns(field), Given.TOLD)
 
     def holds(self, value: object) -> bool:
         """Whether a value, or everything in it, stands in trusted text."""
         self._settle()
-        return all(self._holds(leaf) for _, leaf in leaves(value))
+        return all(self._holds(leaf, told=True) for _, leaf in leaves(value))
+
+    def asked(self, value: object) -> bool:
+        """Whether it stands in what the caller or the operator said."""
+        return all(self._holds(leaf, told=False) for _, leaf in leaves(value))
+
+    def calls(self, text: str) -> bool:
+        """Whether the caller used these words, in whatever case: enough for what a thing is called, never for whom it reaches."""
+        return len(text) > _SHORT_NAME and hash(_loose(text)) in self._names
+
+    def identifies(self, value: object, argument: str, tool: str) -> Given | None:
+        """How an identifier came that fits this argument of this tool, if one did."""
+        self._settle()
+        self._settle_unread()
+        return self._identifiers.fits(value, argument, tool)
+
+    def owes(self, value: object) -> bool:
+        """Whether an amount stands in a record of a party that the caller named, and the caller has named no amount at all."""
+        self._settle_unread()
+        exact = number(value)
+        return exact is not None and not self._stated and exact in self._amounts
 
     def received(
-        self,
-        status: ReceiptStatus,
-        labels: Labels | None,
-        payload: bytes,
-        asked: str | None,
-        trusted_fields: frozenset[str] = frozenset(),
-        effect: EffectClass = EffectClass.READ,
+        self, status: ReceiptStatus, labels: Labels | None, payload: bytes, asked: str | None, source: Source = _UNKNOWN
     ) -> None:
         """Take in a receipt: what a tool answered, to which arguments (``None``: not known any more), and with which labels."""
         untrusted = labels is not None and labels.untrusted
-        believed = not self.tainted or (not self._wrote and asked is not None and self._asked(asked))
-        if status is ReceiptStatus.SUCCEEDED and believed and (not untrusted or trusted_fields):
-            self._believe(payload, trusted_fields if untrusted else frozenset())
-        if self.tainted and effect is not EffectClass.READ and not believed:
+        reads = source.effect is EffectClass.READ
+        believed = not self.tainted or (not self._wrote and asked is not None and self._proper(asked))
+        if status is ReceiptStatus.SUCCEEDED:
+            if believed and (not untrusted or source.trusted_fields):
+                self._believe(payload, source, untrusted)
+            elif asked is not None and reads and not source.reaches:
+                self._keep(payload, asked, source.name)
+            if asked is not None and not reads:
+                self._made(payload, asked, source.name)
+        if self.tainted and not reads and not believed:
             self._wrote = True
         self.tainted = self.tainted or untrusted
 
-    def _believe(self, payload: bytes, only: frozenset[str]) -> None:
+    def _believe(self, payload: bytes, source: Source, untrusted: bool) -> None:
+        self._waiting.append((payload, source, untrusted))
         self._waiting_bytes += len(payload)
         if self._waiting_bytes > MAX_WAITING:
             self._settle()
-            self.trust_json(payload, only=only)
-        else:
-            self._waiting.append((payload, only))
 
     def _settle(self) -> None:
         if self._waiting:
             waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-            for payload, only in waiting:
-                self.trust_json(payload, only=only)
+            for payload, source, untrusted in waiting:
+                self.trust_json(payload, source.trusted_fields if untrusted else frozenset(), source)
 
-    def _asked(self, raw: str) -> bool:
-        try:
-            return self.holds(msgspec.json.decode(raw))
-        except (msgspec.DecodeError, UnicodeDecodeError, UnicodeEncodeError, RecursionError):
-            return False
+    def _keep(self, payload: bytes, asked: str, name: str) -> None:
+        """Records of an untrusted source: their contents are not believed, but the identifiers of those that the caller named."""
+        self._unread.append((payload, asked, name))
+        self._unread_bytes += len(payload)
+        if self._unread_bytes > MAX_WAITING:
+            self._settle_unread()
+
+    def _settle_unread(self) -> None:
+        if not self._unread:
+            return
+        self._settle()
+        unread, self._unread, self._unread_bytes = self._unread, [], 0
+        for payload, asked, name in unread:
+            given = _arguments(asked)
+            if given is None or len(payload) > MAX_WAITING or not all(self._harmless(leaf) for leaf in given):
+                continue
+            value = msgspec.json.decode(payload)
+            meant = any(isinstance(leaf, str) and self.calls(leaf) for leaf in given)
+            for field, identified in named(value, self.calls, asked=meant):
+                self._identifiers.learn(identified, nouns(name, field), Given.NAMED)
+            self._amounts.update(owed(value, self.calls))
+
+    def _harmless(self, leaf: object) -> bool:
+        """Whether an argument of a read can have smuggled nothing into its answer: a number, a time, or words of the caller."""
+        if not isinstance(leaf, str):
+            return True
+        return _TIME.match(leaf) is not None or self.calls(leaf) or self._holds(leaf, told=True)
+
+    def _made(self, payload: bytes, asked: str, name: str) -> None:
+        """The identifiers that a system gave to what this run itself has made, if they are not what it was told."""
+        value = msgspec.json.decode(payload)
+        if not isinstance(value, dict):
+            return
+        for each in records(value | {key: None for key, inner in value.items() if isinstance(inner, dict | list)}):
+            for field, identified in each.identifiers:
+                if identified not in asked:
+                    self._identifiers.learn(identified, nouns(name, field), Given.TOLD)
+
+    def _proper(self, raw: str) -> bool:
+        given = _arguments(raw)
+        return given is not None and self.holds(given)
 
     def _word(self, word: str) -> None:
         self._mark(word)
@@ -195,23 +320,42 @@ class Origins:
         if len(self._marks) < MAX_MARKS:
             self._marks.add(hash(("number", exact)))
 
-    def _holds(self, leaf: object) -> bool:
+    def _holds(self, leaf: object, *, told: bool) -> bool:
         if leaf is None or isinstance(leaf, bool):
             return True
         exact = number(leaf)
-        if exact is not None and hash(("number", exact)) in self._marks:
+        if exact is not None and self._known(("number", exact), told):
             return True
         if not isinstance(leaf, str):
             return False
         word = canonical_word(leaf)
-        if not word or hash(word) in self._marks or any(_matches(pattern, word) for pattern in self._patterns):
+        if not word or self._known(word, told) or any(_matches(pattern, word) for pattern in self._patterns):
             return True
-        if word[0] in "#@" and hash(word[1:]) in self._marks:
+        if word[0] in "#@" and self._known(word[1:], told):
             return True
-        if _many_digits(word) and hash(_GROUPS.sub("", word)) in self._marks:
+        if word[-1] in _STOPS and self._known(word.rstrip(_STOPS), told):
+            return True
+        if _many_digits(word) and self._known(_GROUPS.sub("", word), told):
             return True
         parts = [part for part in re.split(r"[,;]", leaf) if part.strip()]
-        return len(parts) > 1 and all(self._holds(part) for part in parts)
+        return len(parts) > 1 and all(self._holds(part, told=told) for part in parts)
+
+    def _known(self, what: object, told: bool) -> bool:
+        mark = hash(what)
+        return mark in self._asked or (told and mark in self._marks)
+
+
+def _loose(text: str) -> str:
+    """The words of a text without case, punctuation and spacing."""
+    return " ".join(_LOOSE.findall(unicodedata.normalize("NFC", text).casefold()))
+
+
+def _arguments(raw: str) -> list[object] | None:
+    """Every value of a call's arguments; ``None`` if they cannot be read."""
+    try:
+        return [leaf for _, leaf in leaves(msgspec.json.decode(raw))]
+    except (msgspec.DecodeError, UnicodeDecodeError, UnicodeEncodeError, RecursionError):
+        return None
 
 
 def leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:

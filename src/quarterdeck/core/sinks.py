@@ -23,6 +23,8 @@ from urllib.parse import unquote
 
 import msgspec
 
+from quarterdeck.core.errands import Deed
+from quarterdeck.core.identifiers import Given, short
 from quarterdeck.core.labels import Confidentiality, Labels
 from quarterdeck.core.origins import Origins, leaves
 from quarterdeck.core.specs import ToolSpec
@@ -106,13 +108,18 @@ def _kinds(shape: Mapping[str, object]) -> set[str]:
 
 
 class Sinks(msgspec.Struct, frozen=True):
-    """What the gate has to know of one tool's reach; made once. ``sensitive``: to act through it is sensitive access by itself."""
+    """What the gate has to know of one tool's reach; made once. ``sensitive``: to act through it is sensitive access by itself;
+    ``listed``: whom it reaches is a list, so that a call without one reaches nobody.
+    """
 
     roles: Mapping[str, Role]
     effect: EffectClass
     outward: bool
     sensitive: bool
     defaults: Mapping[str, object] = {}
+    name: str = ""
+    deed: Deed = Deed(frozenset(), frozenset(), frozenset())
+    listed: bool = False
 
 
 def sinks_of(spec: ToolSpec) -> Sinks:
@@ -122,7 +129,7 @@ def sinks_of(spec: ToolSpec) -> Sinks:
     schema = msgspec.json.decode(spec.input_schema, type=dict[str, object])
     found = roles(schema, spec.effect, spec.sinks)
     if spec.effect is EffectClass.READ:
-        return Sinks(found, spec.effect, Role.TARGET in found.values(), sensitive=False)
+        return Sinks(found, spec.effect, Role.TARGET in found.values(), sensitive=False, name=spec.name)
     inward = spec.effect is EffectClass.WRITE and spec.sinks == ()
     properties = schema.get("properties")
     defaults = {
@@ -130,7 +137,19 @@ def sinks_of(spec: ToolSpec) -> Sinks:
         for name, part in (properties.items() if isinstance(properties, dict) else ())
         if isinstance(part, dict) and "default" in part
     }
-    return Sinks(found, spec.effect, not inward, spec.touches is not Confidentiality.PUBLIC, defaults)
+    sensitive = spec.touches is not Confidentiality.PUBLIC
+    targets = [name for name, role in found.items() if role is Role.TARGET]
+    listed = bool(targets) and isinstance(properties, dict) and all(_is_list(properties.get(name)) for name in targets)
+    return Sinks(found, spec.effect, not inward, sensitive, defaults, spec.name, Deed.of(spec.name), listed)
+
+
+def _is_list(shape: object) -> bool:
+    """Whether an argument is a list, or nothing at all."""
+    if not isinstance(shape, Mapping):
+        return False
+    branches = next((shape[word] for word in ("anyOf", "oneOf") if isinstance(shape.get(word), list)), [shape])
+    kinds = [branch.get("type") if isinstance(branch, Mapping) else None for branch in branches]
+    return "array" in kinds and set(kinds) <= {"array", "null"}
 
 
 class Crossing(msgspec.Struct, frozen=True):
@@ -157,7 +176,6 @@ def crossing(sinks: Sinks, arguments: object, labels: Labels, origins: Origins |
     blamed: dict[str, None] = {}
     aimed = False
     prose: list[tuple[str, object]] = []
-    every = sinks.effect is not EffectClass.WRITE
     for name, value in values.items():
         role = sinks.roles.get(name, Role.TARGET if sinks.effect is not EffectClass.READ else Role.NEUTRAL)
         given = [leaf for _, leaf in leaves(value) if leaf is not None and leaf != "" and not isinstance(leaf, bool)]
@@ -167,26 +185,62 @@ def crossing(sinks: Sinks, arguments: object, labels: Labels, origins: Origins |
             prose.append((name, value))
             continue
         aimed = True
-        if not _vouched(name, given, role, trusted):
-            codes[f"label.untrusted_{role.value}"] = blamed[name] = None
-    own = not every and any(trusted.holds(value) for _, value in prose)
+        for leaf in given:
+            if code := _doubt(name, leaf, role, sinks, trusted):
+                codes[code] = blamed[name] = None
+    _judge_prose(sinks, prose, trusted, aimed, codes, blamed, secret=labels.confidentiality is Confidentiality.SECRET)
+    return Crossing(tuple(codes), tuple(blamed))
+
+
+def _judge_prose(
+    sinks: Sinks,
+    prose: list[tuple[str, object]],
+    trusted: Origins,
+    aimed: bool,
+    codes: dict[str, None],
+    blamed: dict[str, None],
+    *,
+    secret: bool,
+) -> None:
+    inward = sinks.effect is EffectClass.WRITE or sinks.listed
+    own = inward and any(_titled(trusted, value) for _, value in prose)
     for name, value in prose:
         linked = any(not trusted.holds(link) for _, leaf in leaves(value) if isinstance(leaf, str) for link in links(leaf))
         if linked:
             codes["label.untrusted_link"] = blamed[name] = None
         elif not aimed and not own and not trusted.holds(value):
             codes["label.no_target"] = blamed[name] = None
+        elif secret and aimed and not trusted.asked(value):
+            codes["label.secret_content"] = blamed[name] = None
     if not aimed and not prose:
         codes["label.no_target"] = None
-    return Crossing(tuple(codes), tuple(blamed))
 
 
-def _vouched(name: str, given: list[object], role: Role, trusted: Origins) -> bool:
-    cents = role is Role.AMOUNT and name.lower().endswith(("cents", "minor"))
-    return all(
-        trusted.holds(leaf) or (cents and isinstance(leaf, int) and leaf % 100 == 0 and trusted.holds(leaf // 100))
-        for leaf in given
-    )
+def _titled(trusted: Origins, value: object) -> bool:
+    return trusted.holds(value) or (isinstance(value, str) and trusted.calls(value))
+
+
+def _doubt(name: str, leaf: object, role: Role, sinks: Sinks, trusted: Origins) -> str:
+    """Why a value may not be acted upon, as a code; empty if it may: the caller gave it, or asked for what it is now used for and a
+    trusted source told it, or a record that the caller named has it.
+    """
+    if role is Role.AMOUNT:
+        cents = name.lower().endswith(("cents", "minor")) and isinstance(leaf, int) and leaf % 100 == 0
+        if trusted.holds(leaf) or (cents and isinstance(leaf, int) and trusted.holds(leaf // 100)):
+            return ""
+        return "" if trusted.owes(leaf) and trusted.errand.asks(sinks.deed) else "label.untrusted_amount"
+    small = short(leaf)
+    if not small and trusted.asked(leaf):
+        return ""
+    found = trusted.identifies(leaf, name, sinks.name)
+    if found is Given.ASKED:
+        return ""
+    wanted = trusted.errand.asks(sinks.deed)
+    if found is Given.NAMED and wanted:
+        return ""
+    if found is Given.TOLD or (not small and trusted.holds(leaf)):
+        return "" if wanted or sinks.effect is EffectClass.READ or not trusted.errand.understood else "label.unasked"
+    return "label.untrusted_target"
 
 
 _NOTHING_TRUSTED = Origins(tainted=True)

@@ -83,7 +83,7 @@ def _origins(services: Services, state: RunState, program: Program | None) -> Or
     """What a run may trust before anything has happened: its agent's instructions, and what the operator configured."""
     origins = Origins(services.gate.trusted, tainted=state.labels.untrusted)
     if program is not None:
-        origins.trust(program.spec.instructions)
+        origins.ask(program.spec.instructions)
     return origins
 
 

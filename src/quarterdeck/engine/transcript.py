@@ -15,9 +15,10 @@ import msgspec
 
 from quarterdeck.core import events as ev
 from quarterdeck.core.errors import Corrupt
-from quarterdeck.core.origins import REQUEST_SPAN, Origins
+from quarterdeck.core.origins import Origins, Source
+from quarterdeck.core.sinks import sinks_of
 from quarterdeck.core.specs import ToolSpec
-from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, Ruling
+from quarterdeck.core.vocabulary import ProposalKind, ReceiptStatus, Ruling
 from quarterdeck.ports.model import Message, ToolCall
 
 SUMMARY = "What has happened so far, in short: "
@@ -80,7 +81,8 @@ class Transcript:
         self._withheld: dict[str, bytes] = {}
         self.instead: dict[str, bytes] = {}
         self.origins: Origins | None = None
-        self._tools: dict[str, ToolSpec | None] = {}
+        self._tools: dict[str, str] = {}
+        self._sources: dict[str, Source] = {}
         self._specs: Callable[[str], ToolSpec | None] = lambda name: None
 
     def watch(self, origins: Origins, specs: Callable[[str], ToolSpec | None]) -> None:
@@ -111,21 +113,19 @@ class Transcript:
             return
         match event:
             case ev.RunAdmitted() if not origins.tainted and payload is not None:
-                origins.trust_json(payload, REQUEST_SPAN)
+                origins.ask_json(payload)
             case ev.ToolOpened():
-                self._tools[event.call] = self._specs(event.tool)
+                self._tools[event.call] = event.tool
             case ev.ToolClosed() | ev.EffectResolved() if payload is not None:
-                opened = self._tools.pop(event.call, None)
-                fields = frozenset(opened.trusted_fields) if opened is not None else frozenset()
-                effect = opened.effect if opened is not None else EffectClass.IRREVERSIBLE
-                origins.received(event.status, event.labels, payload, self._asked(event.call), fields, effect)
+                source = self._source(self._tools.pop(event.call, ""))
+                origins.received(event.status, event.labels, payload, self._asked(event.call), source)
             case ev.ChildEnded() if event.labels is not None and event.labels.untrusted:
                 origins.tainted = True
             case ev.RunInterrupted():
                 if event.labels is not None and event.labels.untrusted:
                     origins.tainted = True
                 elif payload is not None:
-                    origins.trust_json(payload, REQUEST_SPAN)
+                    origins.ask_json(payload)
             case ev.RunContinued() | ev.RunForked():
                 labels = event.carried.labels
                 origins.tainted = origins.tainted or (labels is not None and labels.untrusted)
@@ -139,7 +139,18 @@ class Transcript:
     def _trust_again(self, payload: bytes) -> None:
         """In a fresh history, the caller's own request is trusted as before; nothing else of what is still in sight is."""
         if self.origins is not None:
-            self.origins.trust(_sights.decode(payload).user.content)
+            self.origins.ask(_sights.decode(payload).user.content)
+
+    def _source(self, tool: str) -> Source:
+        """What is to be known of a tool whose answer has come; of one that is not there any more, the worst."""
+        known = self._sources.get(tool)
+        if known is None:
+            spec = self._specs(tool) if tool else None
+            if spec is None:
+                return Source()
+            known = Source(tool, spec.effect, sinks_of(spec).outward, frozenset(spec.trusted_fields))
+            self._sources[tool] = known
+        return known
 
     def _asked(self, call: str) -> str | None:
         return self._raw.get(call)

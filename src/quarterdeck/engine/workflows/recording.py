@@ -107,7 +107,7 @@ class Recording(Transcript):
     def _trust_again(self, payload: bytes) -> None:
         """A workflow made its own input: that is trusted only where nothing untrusted was read before."""
         if self.origins is not None and not self.origins.tainted:
-            self.origins.trust_json(bytes(msgspec.json.decode(payload, type=Leaving).input))
+            self.origins.ask_json(bytes(msgspec.json.decode(payload, type=Leaving).input))
 
     def _asked(self, call: str) -> str | None:
         return self.arguments.get(call)
