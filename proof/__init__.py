@@ -16,5 +16,8 @@ MODULES = (
     "proof.openapi",
     "proof.fleet",
     "proof.rolling",
+    "proof.histories",
+    "proof.cuts",
+    "proof.crowds",
 )
 """The modules that offer suites, in the order in which they run."""

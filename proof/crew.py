@@ -1,13 +1,14 @@
 """One worker process of the fleet suites: ``python -m proof.crew '{"dsn": …}'``. It works until SIGTERM, and says ``ready`` first.
 
-Each effect leaves two lines in the ledger: that it began, and that it has ended. The time within which a dead worker's intents may still be
-acted upon is a setting here, so that a suite need not wait a minute for it.
+What happens outside is a line in the ledger: that an effect began, that it has ended, which message arrived. The times within which a dead
+worker's intents and messages may still be acted upon are settings here, so that a suite need not wait a minute for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import sys
@@ -16,9 +17,12 @@ from pathlib import Path
 
 import msgspec
 
-from quarterdeck import Quarterdeck, ToolContext
+from quarterdeck import Budget, Context, Quarterdeck, ToolContext
 from quarterdeck.core import rules
+from quarterdeck.dispatch import relay
 from quarterdeck.engine import held
+from quarterdeck.engine.held import Held
+from quarterdeck.ports.outbox import Message
 from quarterdeck.store.postgres import open_store
 from quarterdeck.testing import ScriptedModel
 from quarterdeck.testing.patching import patched
@@ -28,8 +32,10 @@ STEPS = 4
 
 
 class Duty(msgspec.Struct, frozen=True):
-    """How one worker works. ``abrupt`` is a planted bug: it does not wait for what is being performed; ``stubborn``
-    is another: it does not notice that its ``rules`` were replaced.
+    """How one worker works.
+
+    Planted bugs: ``abrupt`` does not wait for what is being performed, ``stubborn`` does not notice that its ``rules`` were replaced,
+    ``trusting`` believes that a provider knows a key for ever.
     """
 
     dsn: str
@@ -39,29 +45,79 @@ class Duty(msgspec.Struct, frozen=True):
     perform_s: float = 60.0
     latency_s: float = 0.0
     active: int = 20_000
-    abrupt: bool = False
     rules: str = ""
+    tools: int = 0
+    """The limit of all tool calls of all runs; 0: none."""
+    external: bool = False
+    """Whether an effect must not be repeated."""
+    known_s: int = 86_400
+    """How long the provider knows a key."""
+    abrupt: bool = False
     stubborn: bool = False
+    trusting: bool = False
+
+
+class Ledger:
+    """The file in which everything outside is written down, a line at a time."""
+
+    def __init__(self, duty: Duty) -> None:
+        self._name = duty.name
+        self._file = os.open(Path(duty.ledger), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def write(self, *words: str) -> None:
+        """One line, with who writes it at its end."""
+        os.write(self._file, f"{' '.join(words)} {self._name}\n".encode())
 
 
 def crew(duty: Duty) -> Quarterdeck:
-    """A deck with one route: a run of some effects, each of which takes its time."""
+    """A deck of two routes: runs of some effects, each of which takes its time; and runs of one ordering key that tell others."""
     deck = Quarterdeck("crew")
-    ledger = os.open(Path(duty.ledger), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    ledger = Ledger(duty)
+    kind = {"effect": "external"} if duty.external else {"effect": "write", "idempotent": True, "idempotent_for": duty.known_s}
 
-    @deck.tool(effect="write", idempotent=True)
+    @deck.tool(**kind, timeout=min(600.0, duty.known_s / 3))  # type: ignore[arg-type]
     async def haul(step: int, ctx: ToolContext) -> int:
         """Haul."""
-        os.write(ledger, f"begun {ctx.idempotency_key} {duty.name}\n".encode())
+        ledger.write("begun", ctx.idempotency_key)
         await asyncio.sleep(duty.latency_s)
-        os.write(ledger, f"ended {ctx.idempotency_key} {duty.name}\n".encode())
+        ledger.write("ended", ctx.idempotency_key)
         return step
 
-    turns = [*[[("haul", {"step": step})] for step in range(STEPS)], "hauled"]
     if duty.rules:
         deck.policy(duty.rules)
+    if duty.tools:
+        deck.budget("all", Budget(tools=duty.tools))
+    turns = [*[[("haul", {"step": step})] for step in range(STEPS)], "hauled"]
     deck.agent("haul", model=ScriptedModel(turns), tools=[haul])
+    _in_order(deck, ledger, duty)
     return deck
+
+
+def _in_order(deck: Quarterdeck, ledger: Ledger, duty: Duty) -> None:
+    @deck.outbox("told", timeout=2.0)
+    async def receive(message: Message) -> None:
+        await asyncio.sleep(min(1.0, duty.latency_s * 8))
+        ledger.write("told", message.key, message.body.decode().strip('"'))
+
+    @deck.tool(effect="write", idempotent=True)
+    async def mark(of: str, ctx: ToolContext) -> str:
+        """Leave a mark."""
+        ledger.write("mark", of, ctx.run_id)
+        await asyncio.sleep(duty.latency_s)
+        ledger.write("mark", of, ctx.run_id)
+        return of
+
+    @deck.tool(effect="external", transactional=True)
+    async def tell(of: str, ctx: ToolContext) -> str:
+        """Tell others."""
+        ctx.publish("told", ctx.run_id, key=of)
+        return of
+
+    @deck.workflow("ordered")
+    async def ordered(ctx: Context, of: str) -> str:
+        await ctx.tool(mark, of=of)
+        await ctx.tool(tell, of=of)
+        return await ctx.tool(mark, of=of)
 
 
 async def work(duty: Duty) -> None:
@@ -85,8 +141,11 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     with ExitStack() as stack:
         stack.enter_context(patched(held, "PERFORM_WITHIN_S", duty.perform_s))
+        stack.enter_context(patched(relay, "LEASE_MARGIN_S", 1.0))
         if duty.stubborn:
             stack.enter_context(patched(rules, "against", lambda *_: ()))
+        if duty.trusting:
+            stack.enter_context(patched(Held, "repeats_until_s", lambda *_: math.inf))
         asyncio.run(work(duty))
     return 0
 

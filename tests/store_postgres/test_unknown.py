@@ -19,7 +19,7 @@ from quarterdeck.testing.conformance.stand import Hold, admit, claim, held, note
 from quarterdeck.testing.mutants_postgres import install, rewritten
 from quarterdeck.testing.postgres import Server
 from quarterdeck.testing.samples import T0_US
-from tests.store_postgres.proxy import wire
+from quarterdeck.testing.wire import wire
 from tests.store_postgres.sessions import runtime
 
 FORGETFUL = rewritten(("again_or_refused", "AND is_stored(of_run, after, bodies, given)", "AND false"))
