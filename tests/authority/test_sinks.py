@@ -9,8 +9,8 @@ import pytest
 
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.labels import Confidentiality, Integrity, Labels
-from quarterdeck.core.origins import Origins
-from quarterdeck.core.sinks import Role, crossing, links, roles, sinks_of
+from quarterdeck.core.origins import MAX_VALUE, Origins
+from quarterdeck.core.sinks import MAX_PROSE, MAX_TARGETS, Role, crossing, links, roles, sinks_of
 from quarterdeck.core.vocabulary import EffectClass
 from quarterdeck.tools.manifest import ManifestTool, manifest_spec, read_manifest
 
@@ -177,3 +177,48 @@ def test_arguments_of_a_manifest_tool_are_checked() -> None:
 )
 def test_links_are_found_through_disguises(text: str, found: list[str]) -> None:
     assert list(links(text)) == found
+
+
+def test_what_is_too_much_to_be_sure_about_is_asked() -> None:
+    long = "plain words " * (MAX_PROSE // 10)
+    assert codes(tool(), {"to": "bob", "body": long[: MAX_PROSE - 1]}, text="bob") == ()
+    assert codes(tool(), {"to": "bob", "body": long}, text="bob") == ("label.untrusted_link",)
+    assert codes(tool(), {"to": ["bob"] * MAX_TARGETS}, text="bob") == ()
+    assert codes(tool(), {"to": ["bob"] * (MAX_TARGETS + 1)}, text="bob") == ("label.untrusted_target",)
+    assert codes(tool(), {"to": "bob," * (MAX_VALUE // 4)}, text="bob") == ()
+    assert codes(tool(), {"to": "bob," * (MAX_VALUE // 4 + 1)}, text="bob") == ("label.untrusted_target",)
+
+
+def test_a_list_vouches_only_for_what_somebody_asked_for() -> None:
+    spec = manifest_spec(
+        {"name": "book_room", "effect": "external", "input_schema": {"properties": {"room": {"type": "string"}}}}
+    )
+    for text, expected in (
+        ("Which room is best?", ("label.unasked",)),
+        ("Book the best room", ()),
+        ("Reserviere den besten Raum", ()),
+    ):
+        origins = Origins()
+        origins.ask(text)
+        origins.trust("Ada")
+        origins.tainted = True
+        assert crossing(sinks_of(spec), {"room": "Ada"}, BOTH, origins).codes == expected
+        assert crossing(sinks_of(spec), {"room": "Eve"}, BOTH, origins).codes == ("label.untrusted_target",)
+
+
+def test_secrets_leave_only_in_the_words_of_the_caller() -> None:
+    secret = Labels(Integrity.UNTRUSTED, Confidentiality.SECRET)
+    assert codes(tool(), {"to": "bob", "body": "made up"}, secret, "tell bob: all is well") == ("label.secret_content",)
+    assert codes(tool(), {"to": "bob", "body": "all is well"}, secret, "tell bob: all is well") == ()
+
+
+def test_a_call_whose_list_of_recipients_is_empty_reaches_nobody() -> None:
+    def spec(shape: object) -> object:
+        schema = {"properties": {"guests": shape, "title": {"type": "string"}, "text": {"type": "string"}}}
+        return manifest_spec({"name": "add_event", "effect": "external", "input_schema": schema, "sinks": ["guests"]})
+
+    listed = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
+    for shape, expected in ((listed, ()), ({"type": "string"}, ("label.no_target",))):
+        assert codes(spec(shape), {"title": "Lamp Day", "text": "made up", "guests": None}, text="add the lamp day") == expected
+    assert codes(spec(listed), {"title": "Other", "text": "made up"}, text="add the lamp day") == ("label.no_target",)
+    assert codes(spec(listed), {"title": "Lamp day", "guests": ["eve"]}, text="add the Lamp day") == ("label.untrusted_target",)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -54,6 +55,7 @@ MAX_STEMS = 4096
 """The most different words of trusted text that are kept to tell what a caller asks for."""
 
 
+@lru_cache(maxsize=8192)
 def stem(word: str) -> str:
     """A word without its ending, roughly: forms of one word agree, and that is all that it is for.
 

@@ -38,6 +38,10 @@ MAX_MARKS = 32_768
 """The most hashes of words and spans kept of one run: about 2 MB. What does not fit is not trusted."""
 MAX_TRUSTED_TEXT = 262_144
 """The most characters of one trusted text that are looked at."""
+MAX_WISH = 32_768
+"""The most characters of one text in which is looked for what it asks for and what it names."""
+MAX_VALUE = 4_096
+"""The longest value that is compared in more than its whole. A longer one is trusted only as a whole text."""
 MAX_WAITING = 262_144
 """The most bytes of trusted results kept unread until something untrusted is read; later ones are read at once."""
 REQUEST_SPAN = 8
@@ -148,7 +152,7 @@ class Origins:
             self.trust(text, REQUEST_SPAN)
         finally:
             self._marks = marks
-        text = text[:MAX_TRUSTED_TEXT]
+        text = text[:MAX_WISH]
         self._stated = self._stated or _NUMBER.search(text) is not None
         self.errand.read(text)
         self._identifiers.asked(text)
@@ -214,7 +218,7 @@ class Origins:
 
     def calls(self, text: str) -> bool:
         """Whether the caller used these words, in whatever case: enough for what a thing is called, never for whom it reaches."""
-        return len(text) > _SHORT_NAME and hash(_loose(text)) in self._names
+        return _SHORT_NAME < len(text) <= MAX_VALUE and hash(_loose(text)) in self._names
 
     def identifies(self, value: object, argument: str, tool: str) -> Given | None:
         """How an identifier came that fits this argument of this tool, if one did."""
@@ -331,6 +335,8 @@ class Origins:
         word = canonical_word(leaf)
         if not word or self._known(word, told) or any(_matches(pattern, word) for pattern in self._patterns):
             return True
+        if len(word) > MAX_VALUE:
+            return False
         if word[0] in "#@" and self._known(word[1:], told):
             return True
         if word[-1] in _STOPS and self._known(word.rstrip(_STOPS), told):

@@ -185,6 +185,9 @@ def crossing(sinks: Sinks, arguments: object, labels: Labels, origins: Origins |
             prose.append((name, value))
             continue
         aimed = True
+        if len(given) > MAX_TARGETS:
+            codes[f"label.untrusted_{role.value}"] = blamed[name] = None
+            continue
         for leaf in given:
             if code := _doubt(name, leaf, role, sinks, trusted):
                 codes[code] = blamed[name] = None
@@ -205,8 +208,7 @@ def _judge_prose(
     inward = sinks.effect is EffectClass.WRITE or sinks.listed
     own = inward and any(_titled(trusted, value) for _, value in prose)
     for name, value in prose:
-        linked = any(not trusted.holds(link) for _, leaf in leaves(value) if isinstance(leaf, str) for link in links(leaf))
-        if linked:
+        if _linked(value, trusted):
             codes["label.untrusted_link"] = blamed[name] = None
         elif not aimed and not own and not trusted.holds(value):
             codes["label.no_target"] = blamed[name] = None
@@ -214,6 +216,14 @@ def _judge_prose(
             codes["label.secret_content"] = blamed[name] = None
     if not aimed and not prose:
         codes["label.no_target"] = None
+
+
+def _linked(value: object, trusted: Origins) -> bool:
+    """Whether prose brings an address or account that nothing trusted vouches for, or is too much to be sure."""
+    texts = [leaf for _, leaf in leaves(value) if isinstance(leaf, str)]
+    if sum(len(text) for text in texts) > MAX_PROSE:
+        return not trusted.holds(texts)
+    return any(not trusted.holds(link) for text in texts for link in links(text))
 
 
 def _titled(trusted: Origins, value: object) -> bool:
@@ -257,6 +267,10 @@ _FILES = _words(
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}|(?:[0-9a-fA-F]{2}){8,}")
 _DOTS = str.maketrans({"\u3002": ".", "\u2024": ".", "\u2044": "/", "\u2215": "/", "\u29f8": "/", "\u2236": ":", "\ua789": ":"})
 _DISGUISES = (("[.]", "."), ("(.)", "."), ("[dot]", "."), ("(dot)", "."), ("hxxp", "http"), ("[:]", ":"))
+MAX_PROSE = 65_536
+"""The longest text, in characters, that is searched for links. A longer one is taken to have some, unless all of it is trusted."""
+MAX_TARGETS = 1_000
+"""The most values of one argument that are looked at. More are not trusted."""
 MAX_DECODED = 64
 """The most encoded pieces of one text that are looked into."""
 
