@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from quarterdeck import Quarterdeck
 from quarterdeck.app.runtime import RunHandle, Runtime
 from quarterdeck.app.starting import Starting
+from quarterdeck.app.views import is_at_rest
 from quarterdeck.core.commit import Commit, Consume, DecideApproval, Refused
 from quarterdeck.core.errors import QuarterdeckError
 from quarterdeck.ports.outbox import Message
@@ -58,6 +60,13 @@ class Shop:
         rests = await run.rest(timeout_s=10)
         assert rests.code == "approval.needed", rests
         return rests.waiting_on[0].partition(":")[2]
+
+    async def waits_anew(self, runtime: Runtime, run_id: str, before: str) -> str:
+        """The approval that a run waits for after this one."""
+        async with asyncio.timeout(10):
+            row = await runtime.until(run_id, lambda row: is_at_rest(row) and row.waiting_on != (f"approval:{before}",))
+        assert row.code == "approval.needed", row
+        return row.waiting_on[0].partition(":")[2]
 
 
 async def test_edited_arguments_are_a_new_proposal_that_somebody_else_approves(tmp_path: Path) -> None:
@@ -126,6 +135,40 @@ async def test_a_quorum_is_different_people(tmp_path: Path) -> None:
         assert (await run.result()).status == "succeeded"
         assert [row.consumed for row in runtime.approvals(status=None)] == [True, True, True]
     assert shop.paid == [500]
+
+
+ASKS = """
+permit(principal, action, resource);
+@reason("large") @outcome("ask") @quorum("{}") forbid(principal, action in Action::"tool", resource);
+"""
+
+
+async def test_a_policy_can_want_more_people_than_the_route(tmp_path: Path) -> None:
+    """Two by the policy, one by the route; the requester is nobody of them, and an edit begins to count anew."""
+    shop = Shop()
+    deck = shop.deck(autonomy="bounded_autonomous")
+    deck.policy(ASKS.format(2))
+    async with deck.start(tmp_path / "s.db", clock=shop.clock) as runtime:
+        run, first = await shop.asked(runtime)
+        assert await code_of(runtime.approve(first, by="ada")) == "approval.self"
+        await runtime.approve(first, by="bob")
+        second = await shop.waits_anew(runtime, run.id, first)
+        assert shop.paid == [] and json.loads(runtime.insights.approval(second).shown)["reasons"][-1] == "approval.quorum"
+        await runtime.edit(second, {"cents": 1}, by="bob")
+        third = await shop.waits_anew(runtime, run.id, second)
+        assert await code_of(runtime.approve(third, by="bob")) == "approval.self", "who edits asks"
+        await runtime.approve(third, by="eve")
+        fourth = await shop.waits_anew(runtime, run.id, third)
+        assert shop.paid == [], "what was said of the former arguments does not count"
+    stricter = shop.deck(autonomy="bounded_autonomous")
+    stricter.policy(ASKS.format(3))
+    async with stricter.start(tmp_path / "s.db", clock=shop.clock) as runtime:
+        await runtime.approve(fourth, by="fay")
+        fifth = await shop.waits_anew(runtime, run.id, fourth)
+        assert shop.paid == [], "the policy in force now counts"
+        await runtime.approve(fifth, by="gil")
+        assert (await runtime.handle(run.id).result(timeout_s=10)).status == "succeeded"
+    assert shop.paid == [1]
 
 
 async def test_a_quorum_is_not_reached_with_an_answer_that_has_expired(tmp_path: Path) -> None:

@@ -64,6 +64,20 @@ def test_a_forbid_that_asks_asks() -> None:
     assert answer(built, refund(amount_cents=5001)) == ("ask", ("refund.too_large",))
 
 
+def test_of_several_that_ask_the_largest_quorum_counts() -> None:
+    larger = LARGE.replace("5000", "9000").replace('@outcome("ask")', '@outcome("ask") @quorum("3")')
+    large = LARGE.replace('@outcome("ask")', '@outcome("ask") @quorum("2")')
+    built = engine(PERMIT + LARGE + large.replace("5000", "7000") + larger)
+    found = {cents: built.judge(refund(amount_cents=cents)) for cents in (5001, 7001, 9001)}
+    assert {cents: (verdict.outcome, verdict.quorum) for cents, verdict in found.items()} == {
+        5001: ("ask", 1),
+        7001: ("ask", 2),
+        9001: ("ask", 3),
+    }
+    firm = engine(PERMIT + larger + "forbid(principal, action, resource);").judge(refund(amount_cents=9001))
+    assert (firm.outcome, firm.quorum) == ("deny", 1)
+
+
 def test_an_ask_without_a_reason_has_the_general_one() -> None:
     built = engine(PERMIT + '@outcome("ask") forbid(principal, action == Action::"reply", resource);')
     assert answer(built, request("reply", "x")) == ("ask", ("policy.ask",))

@@ -162,6 +162,26 @@ def test_a_manifest_is_checked_too() -> None:
     assert "effect class 'sideways'" in problems(PERMIT, PolicyManifest((odd,)))[0]
 
 
+@pytest.mark.parametrize("quorum", ["1", "0", "-2", "11", "two", "2.0", " 2", "٢", "02", ""])
+def test_a_quorum_is_a_number_of_people(quorum: str) -> None:
+    [problem] = problems(PERMIT + f'@outcome("ask") @quorum("{quorum}") forbid{REFUNDS};')
+    assert "@quorum" in problem and problem.startswith("policies:")
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        '@quorum("2") forbid',
+        '@outcome("deny") @quorum("2") forbid',
+        '@outcome("redact") @quorum("2") forbid',
+        '@quorum("2") permit',
+        '@outcome("ask") @quorums("2") forbid',
+    ],
+)
+def test_a_quorum_stands_where_somebody_is_asked(policy: str) -> None:
+    assert "@quorum" in problems(PERMIT + f"{policy}{REFUNDS};")[0]
+
+
 def test_the_version_is_the_content() -> None:
     rule = f'@reason("a.b") forbid{REFUNDS} when {{ context.args.amount_cents > 5000 }};'
     laid_out = f"// a comment\n{rule.replace(' when', chr(10) + '   when')}\n{PERMIT}"
@@ -174,6 +194,8 @@ def test_the_version_is_the_content() -> None:
         engine(PERMIT + rule.replace("a.b", "a.c")).version,
         engine(PERMIT + rule.replace("@reason", '@outcome("ask") @reason')).version,
         engine(PERMIT + rule + rule).version,
+        engine(PERMIT + rule.replace("@reason", '@outcome("ask") @quorum("2") @reason')).version,
+        engine(PERMIT + rule.replace("@reason", '@outcome("ask") @quorum("3") @reason')).version,
         engine(PERMIT + rule, PolicyManifest(MANIFEST.tools, ("support",), MANIFEST.models)).version,
         engine(PERMIT + rule, PolicyManifest(MANIFEST.tools, MANIFEST.agents, ("small",))).version,
         engine(PERMIT + rule, PolicyManifest(MANIFEST.tools[:1], MANIFEST.agents, MANIFEST.models)).version,

@@ -8,11 +8,9 @@ from typing import Any
 from quarterdeck.app.budgets import seconds
 from quarterdeck.core.contract import checked_name
 from quarterdeck.core.errors import UsageError
-from quarterdeck.core.specs import ModelTier
+from quarterdeck.core.specs import MAX_QUORUM, ModelTier
 from quarterdeck.core.tasks import SIMPLE, STANDARD
 
-MAX_QUORUM = 10
-"""The most people that a route may want for one approval."""
 SIMPLE_OUTPUT_TOKENS = 400
 """The longest answer to a simple task."""
 

@@ -16,6 +16,8 @@ from quarterdeck.core.errors import UsageError
 from quarterdeck.core.labels import Confidentiality, Integrity, Labels
 from quarterdeck.core.vocabulary import Autonomy, EffectClass, Mode, OnBudget, Risk
 
+MAX_QUORUM = 10
+"""The most people that a route or a policy may want for one approval."""
 CANCEL_SUFFIX = ".cancel"
 """The name of what stops what a tool has started is the tool's, with this behind it."""
 

@@ -152,6 +152,9 @@ class Gate:
         decision = screen(proposal, state, facts)
         if decision is None:
             verdict = self.policy.judge(self.request(proposal, state, standing, tool, crossed))
+            if verdict.quorum > facts.answering.quorum:
+                more = msgspec.structs.replace(facts.answering, quorum=verdict.quorum)
+                facts = msgspec.structs.replace(facts, answering=more)
             decision = rule(proposal, state, facts, verdict.outcome, verdict.reasons, verdict.lifts, verdict.redact)
             if verdict.shadow:
                 decision = msgspec.structs.replace(decision, shadow=verdict.shadow)

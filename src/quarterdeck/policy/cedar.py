@@ -251,7 +251,8 @@ def _softened(grounds: list[Policy], version: str, *, lifts: bool) -> Verdict:
     said = {policy.softened for policy in grounds}
     redact = "redact" in said
     if "ask" in said:
-        return Verdict("ask", _codes(grounds, "policy.ask"), version, lifts, redact)
+        quorum = max(policy.quorum for policy in grounds)
+        return Verdict("ask", _codes(grounds, "policy.ask"), version, lifts, redact, quorum=quorum)
     return Verdict("degrade" if "degrade" in said else "redact", _codes(grounds, "policy.softened"), version, lifts, redact)
 
 

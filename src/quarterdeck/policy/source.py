@@ -18,6 +18,8 @@ from typing import Final
 import cedarpy
 from cedarpy import pst
 
+from quarterdeck.core.specs import MAX_QUORUM
+
 MAX_POLICIES: Final = 5000
 """Policies in one set."""
 MAX_SOURCE_BYTES: Final = 4 * 1024 * 1024
@@ -26,8 +28,9 @@ MAX_SOURCE_BYTES: Final = 4 * 1024 * 1024
 _TOKEN = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|;', re.DOTALL)
 _COMMENT = re.compile(r"//[^\n]*")
 _CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
-_ANNOTATIONS = ("reason", "outcome", "lifts", "shadow", "owner")
+_ANNOTATIONS = ("reason", "outcome", "lifts", "shadow", "owner", "quorum")
 _LIFTED = "labels"
+_QUORUMS = frozenset(str(people) for people in range(2, MAX_QUORUM + 1))
 _RESERVED = "policy."
 SOFTENED: Final = ("ask", "degrade", "redact")
 """What a forbid may do instead of denying, the strictest first."""
@@ -36,7 +39,8 @@ SOFTENED: Final = ("ask", "degrade", "redact")
 @dataclass(frozen=True, slots=True)
 class Policy:
     """One policy. ``id`` is ``source#number``, ``place`` is ``source:line``; ``softened`` only on a forbid that does not deny but
-    asks a person, degrades or redacts, ``lifts`` only on a permit that holds although untrusted content decided; one in ``shadow``
+    asks a person, degrades or redacts, ``quorum`` how many different
+    people have to be asked by one that asks, ``lifts`` only on a permit that holds although untrusted content decided; one in ``shadow``
     is asked, and never obeyed.
     """
 
@@ -48,6 +52,7 @@ class Policy:
     lifts: bool = False
     shadow: bool = False
     owner: str = ""
+    quorum: int = 1
 
     @property
     def asks(self) -> bool:
@@ -176,6 +181,9 @@ def _annotated(id_: str, place: str, node: pst.Template, problems: list[Problem]
     lifts = notes.get("lifts")
     if lifts is not None and (lifts != _LIFTED or node.effect != "permit"):
         problems.append(Problem(place, f'@lifts("{lifts}") means nothing here; on a permit, it is @lifts("{_LIFTED}")'))
+    quorum = notes.get("quorum")
+    if quorum is not None and (outcome != "ask" or node.effect != "forbid" or quorum not in _QUORUMS):
+        problems.append(Problem(place, f'@quorum("{quorum}") is 2-{MAX_QUORUM} people, on a forbid with @outcome("ask")'))
     return Policy(
         id_,
         place,
@@ -185,4 +193,5 @@ def _annotated(id_: str, place: str, node: pst.Template, problems: list[Problem]
         lifts=lifts is not None,
         shadow="shadow" in notes,
         owner=notes.get("owner") or "",
+        quorum=int(quorum) if quorum in _QUORUMS else 1,
     )

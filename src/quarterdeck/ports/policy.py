@@ -36,7 +36,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     ``redact``: the result is withheld as well, if a person lifts an *ask*. ``lifts``: a permit that applies says that it holds although
     untrusted content decided about the action. ``shadow`` is what the policies in shadow would have said, where that differs: an outcome
-    and its codes.
+    and its codes. ``quorum`` is how many different people lift an *ask*.
     """
 
     outcome: Literal["allow", "deny", "ask", "degrade", "redact"]
@@ -45,6 +45,7 @@ class Verdict(msgspec.Struct, frozen=True):
     lifts: bool = False
     redact: bool = False
     shadow: tuple[str, ...] = ()
+    quorum: int = 1
 
 
 class PolicyEngine(Protocol):
