@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quarterdeck import Budget, Quarterdeck, ToolFailure, Unavailable, UsageError
+from quarterdeck.app.auditing import actions
 from quarterdeck.app.starting import Starting
 from quarterdeck.core.contract import Caller, Envelope
 from quarterdeck.core.windows import WINDOWS, WindowLimit, counted, seconds_of, window_of
@@ -20,6 +22,7 @@ from quarterdeck.testing import ScriptedModel
 from quarterdeck.testing.ledger import differences
 from quarterdeck.testing.memory import MemoryStore
 from quarterdeck.testing.patching import patched
+from tests.app.test_switches import Pushed
 
 DAY_US = 86_400_000_000
 
@@ -217,3 +220,94 @@ async def test_runs_are_begun_at_most_at_a_pace(tmp_path: Path) -> None:
 def test_a_pace_needs_a_window() -> None:
     with pytest.raises(UsageError):
         Quarterdeck("x").budget("all", Budget(runs=1))
+
+
+def asking(**route: object) -> tuple[Quarterdeck, list[str]]:
+    """Each run asks its owner once."""
+    deck = Quarterdeck("attention")
+    paid: list[str] = []
+
+    @deck.tool(effect="irreversible")
+    async def refund(customer: str) -> str:
+        """Pay back."""
+        paid.append(customer)
+        return "paid"
+
+    deck.agent("clerk", model=ScriptedModel([refund_of("ann"), "done"]), tools=[refund], autonomy="executes_after_approval")
+    deck.route("ask", "clerk", owner="ann", **route)  # type: ignore[arg-type]
+    deck.route("ask_bob", "clerk", owner="bob")
+    return deck, paid
+
+
+refund_of = refund
+
+
+async def test_an_owner_is_asked_so_often_in_an_hour_and_no_more_whatever_runs_at_once(tmp_path: Path) -> None:
+    deck, _ = asking()
+    deck.budget("approver:*", Budget(approvals=3), per="hour")
+    deck.budget("approver:bob", Budget(approvals=1), per="hour")
+    clock = Pushed()
+    async with deck.start(tmp_path / "s.db", clock=clock) as rt:
+        runs = await asyncio.gather(*[rt.submit("ask", n) for n in range(8)], *[rt.submit("ask_bob", n) for n in range(3)])
+        rests = [await run.rest(timeout_s=10) for run in runs]
+        asked = [rest for rest in rests if rest.code == "approval.needed"]
+        assert len(asked) == 4 and len(rt.approvals()) == 4
+        denied = [event.body["reasons"] for run in runs for event in run.events() if event.body.get("ruling") == "deny"]
+        assert denied == [["budget.approver"]] * 7 and all(rest.status == "succeeded" for rest in rests if rest not in asked)
+        assert differences(rt.insights) == []
+        clock.ahead_us = 3_600_000_000
+        again = await rt.submit("ask", "later")
+        assert (await again.rest(timeout_s=10)).code == "approval.needed", "the next hour is another one"
+
+
+async def test_what_nobody_has_attention_for_rests_where_the_route_says_so(tmp_path: Path) -> None:
+    deck, paid = asking(on_budget="pause")
+    deck.budget("approver:ann", Budget(approvals=1), per="hour")
+    clock = Pushed()
+    async with deck.start(tmp_path / "s.db", clock=clock) as rt:
+        first = await rt.submit("ask", 1)
+        assert (await first.rest(timeout_s=10)).code == "approval.needed"
+        second = await rt.submit("ask", 2)
+        rest = await second.rest(timeout_s=10)
+        assert (rest.status, rest.code) == ("waiting", "budget.approver") and rest.waiting_on[0].startswith(
+            "account:approver:ann@"
+        )
+        clock.ahead_us = 3_600_000_000
+        rt._dispatcher.hint()
+        async with asyncio.timeout(10):
+            await rt.until(second.id, lambda row: row.code == "approval.needed" and row.worker is None)
+        assert differences(rt.insights) == []
+    assert paid == []
+
+
+@pytest.mark.parametrize(
+    ("account", "budget", "per"),
+    [
+        ("approver:", Budget(approvals=1), "hour"),
+        ("approver:ann", Budget(approvals=1), None),
+        ("approver:ann", Budget(tokens=1), "hour"),
+        ("approver:ann", Budget(approvals=1, tokens=1), "hour"),
+        ("approver:ann", Budget(approvals=-1), "hour"),
+        ("approver:ann", Budget(approvals=1), "fortnight"),
+    ],
+)
+def test_attention_is_limited_in_asks_per_window(account: str, budget: Budget, per: str | None) -> None:
+    with pytest.raises(UsageError, match=r"budget\.invalid|window\.unknown"):
+        Quarterdeck("d").budget(account, budget, per=per)
+
+
+async def test_that_an_account_comes_near_its_limit_is_told_once(tmp_path: Path) -> None:
+    """Also across a restart, and anew when the limit is another one."""
+    deck, _ = shop([refund("ann"), refund("bob"), refund("cyd"), refund("dan"), "done"], uses=100)
+    deck.budget("all", Budget(tools=5))
+    for most, told in ((5, 1), (5, 1), (4, 2)):
+        deck.accounts["all"] = Budget(tools=most).limits()
+        async with deck.start(tmp_path / "s.db") as rt:
+            if not rt.runs():
+                assert await rt._beside.nearing.look() == 0
+                await (await rt.submit("clerk")).result()
+            await rt._beside.nearing.look()
+            assert await rt._beside.nearing.look() == 0
+            rows = [said for _, said in actions(rt.insights, action="account.near")]
+            assert [said.target for said in rows] == ["all"] * told
+    assert [json.loads(said.detail)["standing"] for said in rows] == ["near", "exhausted"]

@@ -13,6 +13,7 @@ import pytest
 from quarterdeck import Budget, Quarterdeck, UsageError
 from quarterdeck.app.runtime import Runtime
 from quarterdeck.core.specs import RouteSpec
+from quarterdeck.core.windows import STANDINGS
 from quarterdeck.server import Settings, bodies, create_app, serve
 from quarterdeck.testing import ScriptedModel
 from tests.server.stage import PATIENCE_S, ByName, House, Shop, until
@@ -205,3 +206,18 @@ def test_contracts_of_before_say_that_they_started() -> None:
 
     fields = {field.name for field in msgspec.structs.fields(RunContract) if field.required}
     assert not fields & {"requested", "answer", "admission"}
+
+
+async def test_accounts_say_how_they_stand(tmp_path: Path) -> None:
+    """Over HTTP, and in numbers for who watches: without the names of tenants."""
+    deck = desk()
+    deck.budget("all", Budget(tokens=10**6), per="month")
+    deck.budget("tenant:*", Budget(tokens=10**9))
+    deck.budget("route:plain", Budget(turns=1, tools=0))
+    async with opened(tmp_path, deck) as house, house.client("root") as client:
+        await (await house.runtime.submit("greet", "ann", tenant="secretive")).result()
+        for row in (await client.get("/v1/budgets")).json()["budgets"]:
+            assert row["standing"] in STANDINGS and "exhausted_in_s" in row, row
+        text = (await client.get("/metrics")).text
+    assert 'quarterdeck_accounts{standing="open"}' in text and "secretive" not in text
+    assert 'quarterdeck_account_used_ratio{account="all@month",dimension="tokens"}' in text

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 
 from quarterdeck.app.budgets import Budget, checked_window, microusd, overlaid, seconds
-from quarterdeck.app.declaring import answering, tiers_of
+from quarterdeck.app.declaring import answering, attention_of, limit_of, tiers_of
 from quarterdeck.app.people import ASK_A_HUMAN, ask_a_human
 from quarterdeck.app.telling import Target, channel_of, deliverer_of
 from quarterdeck.app.words import word
@@ -30,7 +30,7 @@ from quarterdeck.core.retry import RetryPolicy
 from quarterdeck.core.specs import CANCEL_SUFFIX, AgentSpec, Compaction, Degrade, ModelTier, RouteSpec
 from quarterdeck.core.tasks import AUTO, STANDARD, classify
 from quarterdeck.core.vocabulary import Autonomy, EffectClass, Mode, OnBudget, Priority, Risk
-from quarterdeck.core.windows import Pace, WindowLimit
+from quarterdeck.core.windows import Attention, Pace, WindowLimit
 from quarterdeck.delivery.function import FunctionDeliverer
 from quarterdeck.engine.workflows.program import Function, require_workflow, source_hash
 from quarterdeck.policy.source import within
@@ -78,6 +78,7 @@ class Quarterdeck:
         self.periods: dict[tuple[str, str], Limits] = {}
         self.limits: list[WindowLimit] = []
         self.paces: list[Pace] = []
+        self.attentions: list[Attention] = []
         self.vault = Vault()
         self.raising: set[str] = set()
         self.topics: dict[str, Topic] = {}
@@ -479,9 +480,12 @@ class Quarterdeck:
     def budget(self, account: str, budget: Budget, *, per: str | None = None) -> None:
         """Limit a shared account: ``all``, or ``tenant:NAME``, ``route:NAME``, ``agent:NAME``, ``thread:TENANT/ID``; ``*`` as the name is
         each for itself. ``per`` is ``minute``, ``hour``, ``day``, ``week`` or ``month`` (of the calendar, in UTC): then it begins anew
-        with each, beside what holds for ever.
+        with each, beside what holds for ever. ``approver:NAME`` with ``Budget(approvals=…)`` and ``per``: how often that owner is asked.
         """
         kind, _, name = account.partition(":")
+        if kind == "approver":
+            self.attentions.append(attention_of(account, budget, per))
+            return
         if not (account == "all" or (kind in ("tenant", "route", "agent", "thread") and name)):
             said = f"{account!r} is no account; use all, tenant:NAME, tenant:*, route:NAME, agent:NAME or thread:*"
             raise UsageError("account.unknown", said)
@@ -511,23 +515,10 @@ class Quarterdeck:
         A call over the limit is denied with ``code``, by default ``limit.NAME``. Each tenant counts for itself.
         """
         listed = [tools] if isinstance(tools, str) or callable(tools) else list(tools)
-        made = WindowLimit(
-            checked_name("limit", name),
-            tuple(self._tool_name(tool) for tool in listed),
-            (per,) if isinstance(per, str) else tuple(per),
-            checked_window(window),
-            uses,
-            {argument: microusd(most) for argument, most in (sums or {}).items()},
-            code,
-        )
-        if (
-            any(known.name == name for known in self.limits)
-            or (uses is None and not made.sums)
-            or (uses is not None and uses < 0)
-        ):
-            raise UsageError(
-                "limit.invalid", f"limit {name}: give it a name of its own, and uses=… from 0 or sums={{argument: most}}"
-            )
+        named = tuple(self._tool_name(tool) for tool in listed)
+        made = limit_of(name, named, (per,) if isinstance(per, str) else tuple(per), window, uses, sums or {}, code)
+        if any(known.name == name for known in self.limits):
+            raise UsageError("limit.invalid", f"limit {name}: give it a name of its own")
         self.limits.append(made)
 
     def start(self, store: str | Path | None = None, **options: object) -> Starting:

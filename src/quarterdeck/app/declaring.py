@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from quarterdeck.app.budgets import seconds
+from quarterdeck.app.budgets import Budget, checked_window, microusd, seconds
 from quarterdeck.core.contract import checked_name
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.specs import MAX_QUORUM, ModelTier
 from quarterdeck.core.tasks import SIMPLE, STANDARD
+from quarterdeck.core.windows import Attention, WindowLimit
 
 SIMPLE_OUTPUT_TOKENS = 400
 """The longest answer to a simple task."""
@@ -49,3 +50,32 @@ def answering(
         "on_expiry": on_expiry,
         "quorum": quorum,
     }
+
+
+def limit_of(
+    name: str,
+    tools: tuple[str, ...],
+    per: tuple[str, ...],
+    window: str,
+    uses: int | None,
+    sums: Mapping[str, str | int],
+    code: str,
+) -> WindowLimit:
+    """A limit over history, checked; raises :class:`UsageError` (``limit.invalid``)."""
+    most = {argument: microusd(amount) for argument, amount in sums.items()}
+    made = WindowLimit(checked_name("limit", name), tools, per, checked_window(window), uses, most, code)
+    if (uses is None and not most) or (uses is not None and (isinstance(uses, bool) or uses < 0)):
+        raise UsageError("limit.invalid", f"limit {name}: give it uses=… from 0 or sums={{argument: most}}")
+    return made
+
+
+def attention_of(account: str, budget: Budget, per: str | None) -> Attention:
+    """How often an owner is asked, checked; raises :class:`UsageError` (``budget.invalid``)."""
+    owner = account.partition(":")[2]
+    if not owner or per is None or budget.approvals is None or budget != Budget(approvals=budget.approvals):
+        raise UsageError(
+            "budget.invalid",
+            f"{account}: say who (approver:NAME or approver:*), Budget(approvals=…) alone, and per='hour' or another",
+        )
+    budget.limits()
+    return Attention(account, checked_window(per), budget.approvals)

@@ -32,6 +32,7 @@ from quarterdeck.core.overrides import Change, changed
 from quarterdeck.core.vocabulary import TERMINAL, CancelMode, Mode
 from quarterdeck.dispatch.embedded import EmbeddedDispatcher
 from quarterdeck.dispatch.janitor import Janitor
+from quarterdeck.dispatch.nearing import Nearing
 from quarterdeck.dispatch.relay import Relay
 from quarterdeck.engine.stream import Entry
 from quarterdeck.ports.store import AccountRow, ApprovalRow, Insights, Journal, RunRow
@@ -50,6 +51,7 @@ class Beside(NamedTuple):
 
     relay: Relay
     janitor: Janitor
+    nearing: Nearing
 
 
 class RunHandle:
@@ -557,12 +559,16 @@ class Runtime:
         if self.deck.topics or self.deck.channels:
             self._beside.relay.start()
         self._beside.janitor.start()
+        deck = self.deck
+        if deck.accounts or deck.periods or deck.limits or deck.paces or deck.attentions:
+            self._beside.nearing.start()
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """Stop claiming, let active runs come to rest, release the store. Whoever still waits for a run is told."""
         self._dispatcher.halt()
         self.introduce()
         await self._beside.janitor.stop()
+        await self._beside.nearing.stop()
         await self._dispatcher.stop(drain_s)
         await self._beside.relay.stop(drain_s)
         self.parts.hub.fail(Unavailable("runtime.stopped", "this runtime has stopped; the run goes on when one starts again"))

@@ -15,6 +15,7 @@ from quarterdeck.app.views import RunView
 from quarterdeck.core.admission import STARTED
 from quarterdeck.core.specs import AgentSpec, RouteSpec, ToolSpec
 from quarterdeck.core.vocabulary import AdmissionAnswer
+from quarterdeck.core.windows import outlook
 from quarterdeck.ports.store import AccountRow, ApprovalRow, PostRow, RunRow
 from quarterdeck.resilience.dependency import DependencyView
 
@@ -58,9 +59,10 @@ def approval_in_full(row: ApprovalRow, *, content: bool) -> Fields:
     return {**approval(row), "shown": None if text is None else msgspec.json.decode(text), "shown_text": text}
 
 
-def account(row: AccountRow) -> Fields:
-    """One shared account in one dimension."""
-    return msgspec.structs.asdict(row)
+def account(row: AccountRow, now_us: int) -> Fields:
+    """One shared account in one dimension, how it stands, and when it will be used up at the present rate."""
+    seen = outlook(row.account, row.limit, row.committed, row.reserved, now_us)
+    return {**msgspec.structs.asdict(row), **msgspec.structs.asdict(seen)}
 
 
 def post(row: PostRow) -> Fields:

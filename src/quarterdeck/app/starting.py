@@ -22,6 +22,7 @@ from quarterdeck.app.workers import about
 from quarterdeck.core.commit import ClaimedRun
 from quarterdeck.dispatch.embedded import EmbeddedDispatcher
 from quarterdeck.dispatch.janitor import Janitor
+from quarterdeck.dispatch.nearing import Nearing
 from quarterdeck.dispatch.relay import Relay
 from quarterdeck.engine.runner import Left, drive
 from quarterdeck.ports.clock import Clock, Entropy
@@ -136,9 +137,10 @@ class Starting:
         )
         relay = Relay(journal, insights, clock, self._entropy, self._topics)
         janitor = Janitor(journal, clock, {name: route.retention_s for name, route in deck.routes.items()})
+        nearing = Nearing(journal, insights, clock, f"deck:{deck.name}")
         journal.hints(_changed(parts, dispatcher, relay, notary))
         said = about(worker, release_of(deck), capacity, programs if self._work else (), clock.now_us())
-        runtime = Runtime(deck, journal, insights, parts, dispatcher, lookout, Beside(relay, janitor), said, notary)
+        runtime = Runtime(deck, journal, insights, parts, dispatcher, lookout, Beside(relay, janitor, nearing), said, notary)
         return runtime
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -259,6 +259,7 @@ def wire(
         Catalogue(deck.tools), policy_of(deck), accounts_of(deck, clock.now_us), clock.now_us, tuple(deck.trusted), deck.limits
     )
     gate.routes = deck.routes
+    gate.attentions = tuple(deck.attentions)
     hub, drain, mine = Hub(), Drain(), rules_of(deck)
     in_force = _InForce(mine if judges else {}, drain)
 

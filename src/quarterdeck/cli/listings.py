@@ -13,7 +13,6 @@ from quarterdeck.cli.places import place
 from quarterdeck.cli.printing import ago, dollars, emit, fields, note, safe, say, table
 from quarterdeck.cli.suggesting import near
 from quarterdeck.core.errors import UsageError
-from quarterdeck.core.windows import outlook
 
 policies_group = typer.Typer(help="Show the policy set.", no_args_is_help=True)
 
@@ -27,10 +26,8 @@ def budgets(store: Store = None, server: Server = None, key_file: KeyFile = None
     """List the shared accounts: limit, committed, reserved, left, and how soon they are used up at the present rate."""
     with place(store=store, server=server, key_file=key_file) as there:
         rows = there.budgets()
-    now_us = SystemClock().now_us()
-    seen = [outlook(row.account, row.limit, row.committed, row.reserved, now_us) for row in rows]
     if as_json:
-        emit({"budgets": [msgspec.to_builtins(row) | msgspec.to_builtins(view) for row, view in zip(rows, seen, strict=True)]})
+        emit({"budgets": rows})
         return
 
     def amount(dimension: str, value: int | None) -> str:
@@ -42,15 +39,15 @@ def budgets(store: Store = None, server: Server = None, key_file: KeyFile = None
 
     head = ("ACCOUNT", "DIMENSION", "LIMIT", "COMMITTED", "RESERVED", "LEFT", "STANDING", "USED UP IN")
     lines = []
-    for row, view in zip(rows, seen, strict=True):
+    for row in rows:
         left = None if row.limit is None else row.limit - row.committed - row.reserved
         lines.append(
             (
                 row.account,
                 row.dimension,
                 *(amount(row.dimension, one) for one in (row.limit, row.committed, row.reserved, left)),
-                view.standing,
-                "-" if view.exhausted_in_s is None else f"{view.exhausted_in_s / 3_600:.1f} h",
+                row.standing,
+                "-" if row.exhausted_in_s is None else f"{row.exhausted_in_s / 3_600:.1f} h",
             )
         )
     table(head, lines, empty="no account was ever touched")

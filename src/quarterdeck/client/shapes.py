@@ -238,13 +238,15 @@ class Route(_Shown, frozen=True, kw_only=True):
 
 
 class Account(_Shown, frozen=True, kw_only=True):
-    """One shared account in one dimension."""
+    """One shared account in one dimension; ``exhausted_in_s`` is when it is used up at the present rate."""
 
     account: str
     dimension: str
     limit: int | None
     committed: int
     reserved: int
+    standing: str = "open"
+    exhausted_in_s: int | None = None
 
 
 class Policies(_Shown, frozen=True, kw_only=True):

@@ -27,7 +27,7 @@ ACTIONS = frozenset(
         *("approval.approved", "approval.rejected", "approval.edited", "approval.answered"),
         *("outbox.requeue", "outbox.drop", "letter.requeued", "letter.dropped"),
         *("switch.set", "switch.cleared", "switch.reached", "key.made", "key.revoked"),
-        *("policy.activated", "release.activated", "account.limited", SEAL),
+        *("policy.activated", "release.activated", "account.limited", "account.near", SEAL),
     }
 )
 """Every action that this version tells."""

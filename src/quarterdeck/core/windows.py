@@ -159,6 +159,35 @@ def paced(paces: Sequence[Pace], above: Sequence[str], now_us: int) -> tuple[Cha
     return tuple(found)
 
 
+ATTENTION = "approver:"
+"""What the names of the accounts begin with that count how often somebody is asked."""
+
+
+class Attention(msgspec.Struct, frozen=True):
+    """At most ``approvals`` asks per window of the owner that ``account`` names, such as ``approver:ann`` or ``approver:*``."""
+
+    account: str
+    window: str
+    approvals: int
+
+
+def attended(limits: Sequence[Attention], owner: str, now_us: int) -> tuple[Charge, ...]:
+    """What asking this owner counts as; an owner with a limit of its own has not the one for everybody.
+
+    >>> everybody, ann = Attention("approver:*", "hour", 9), Attention("approver:ann", "hour", 3)
+    >>> [(one.move.account, one.limit) for one in attended([everybody, ann], "ann", 0)]
+    [('approver:ann@1970-01-01T00', 3)]
+    >>> [(one.move.account, one.limit) for one in attended([everybody, ann], "bob", 0)]
+    [('approver:bob@1970-01-01T00', 9)]
+    """
+    own = [each for each in limits if each.account == f"{ATTENTION}{owner}"]
+    windows = {each.window for each in own}
+    own += [each for each in limits if each.account == f"{ATTENTION}*" and each.window not in windows]
+    return tuple(
+        [_charge(f"{ATTENTION}{owner}@{window_of(each.window, now_us)}", "approvals", 1, each.approvals) for each in own]
+    )
+
+
 def _charge(account: str, dimension: str, amount: int, limit: int) -> Charge:
     """Reserved and spent in one move: the store compares the sum with the limit, and nothing stays reserved."""
     return Charge(Move(account, dimension, leased=amount, returned=amount, spent=amount), limit)
@@ -183,6 +212,8 @@ class Outlook(msgspec.Struct, frozen=True):
     exhausted_in_s: int | None = None
 
 
+STANDINGS = ("open", "near", "exhausted", "overdrawn")
+"""How an account can stand."""
 NEAR = 0.8
 """From this part of a limit on, an account is near it."""
 

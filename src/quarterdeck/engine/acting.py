@@ -20,7 +20,7 @@ from quarterdeck.core.loop import Wait
 from quarterdeck.core.proposal import Proposal
 from quarterdeck.core.state import RunState
 from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, Ruling, StopReason
-from quarterdeck.core.windows import PREFIX
+from quarterdeck.core.windows import ATTENTION, PREFIX
 from quarterdeck.engine.asking import decided
 from quarterdeck.engine.held import CROWDED_S, Held, Rest
 from quarterdeck.engine.performing import perform_tool, stale_receipt
@@ -156,7 +156,7 @@ async def act(held: Held, calls: tuple[str, ...], performing: Performing | None 
             break
         if refused.guard == "exclusive":
             return _taken_elsewhere(held, refused.detail)
-        if refused.guard == "account" and refused.detail.startswith(PREFIX):
+        if refused.guard == "account" and refused.detail.startswith((PREFIX, ATTENTION)):
             exhausted = refused.detail if len(proposals) == 1 else None
             proposals = proposals[:1]  # which of several is too much is only known one by one
         elif refused.guard == "account":
@@ -216,6 +216,10 @@ async def _decide(held: Held, proposals: list[Proposal], exhausted: str | None, 
                 happening, asked = request_approval(held, proposal, decision)
                 batch.happenings.append(happening)
                 batch.asks.append(asked)
+                if answer.counts:
+                    moves = tuple([each.move for each in answer.counts])
+                    batch.happenings.append((ev.BudgetMoved(held.services.clock.now_us(), moves), None))
+                    batch.counts.extend(answer.counts)
             elif decision.ruling is Ruling.ALLOW:
                 batch.leases.extend(answer.leases)
                 if answer.counts:

@@ -20,8 +20,8 @@ from quarterdeck.core.proposal import Proposal
 from quarterdeck.core.sinks import NO_CROSSING, Crossing, Sinks, crossing, sinks_of
 from quarterdeck.core.specs import Degrade, RouteSpec, ToolSpec
 from quarterdeck.core.state import CallMark, RunState
-from quarterdeck.core.vocabulary import EffectClass, ProposalKind, Ruling
-from quarterdeck.core.windows import PREFIX, WindowLimit, counted
+from quarterdeck.core.vocabulary import EffectClass, OnBudget, ProposalKind, Ruling
+from quarterdeck.core.windows import ATTENTION, PREFIX, Attention, WindowLimit, attended, counted
 from quarterdeck.gate.proposals import Catalogue
 from quarterdeck.ports.policy import PolicyEngine, PolicyRequest
 
@@ -73,6 +73,7 @@ class Gate:
         self.controls = Controls()
         self.versions: dict[str, int] = {}
         self.routes: Mapping[str, RouteSpec] = {}
+        self.attentions: Sequence[Attention] = ()
         self._accounts = accounts
         self._now_us = now_us
         self._attributes = {
@@ -131,6 +132,8 @@ class Gate:
         now_us = self._now_us()
         counts: tuple[Charge, ...] = ()
         uncountable = ""
+        unattended = exhausted is not None and exhausted.startswith(ATTENTION)
+        exhausted = None if unattended else exhausted
         if self._limits and tool is not None and proposal.name in self._limits and not proposal.problem:
             counts, uncountable = self._counted(proposal, state, now_us, exhausted)
             exhausted = None if exhausted is not None and exhausted.startswith(PREFIX) else exhausted
@@ -158,6 +161,8 @@ class Gate:
             decision = rule(proposal, state, facts, verdict.outcome, verdict.reasons, verdict.lifts, verdict.redact)
             if verdict.shadow:
                 decision = msgspec.structs.replace(decision, shadow=verdict.shadow)
+        if decision.ruling is Ruling.ASK and self.attentions and tool is not None:
+            return self._attended(decision, state, now_us, unattended=unattended)
         if decision.ruling is not Ruling.ALLOW or not (standing.limited or counts):
             return Answer(decision)
         return Answer(decision, budget.leases(state, decision.reserve, standing.limited, exact=exact), counts)
@@ -175,6 +180,14 @@ class Gate:
             min([each.expires_at_us for each in earlier], default=None),
             frozenset([name for name, how in answers.items() if how != "tell"]),
         )
+
+    def _attended(self, decision: Decision, state: RunState, now_us: int, *, unattended: bool) -> Answer:
+        """Asking costs attention: what it counts as; or the denial, where whoever would be asked was asked too often already."""
+        route = self.routes.get(state.contract.route)
+        if unattended:
+            pauses = route is not None and route.on_budget is OnBudget.PAUSE
+            return Answer(Decision(Ruling.DENY, ("budget.approver",), stops=pauses))
+        return Answer(decision, (), attended(self.attentions, route.owner if route is not None else "", now_us))
 
     def _counted(self, proposal: Proposal, state: RunState, now_us: int, exhausted: str | None) -> tuple[tuple[Charge, ...], str]:
         """What a call counts as against the limits over history, and why one of them denies it; empty if none does."""

@@ -288,13 +288,17 @@ class Routes(Shown, frozen=True, kw_only=True):
 
 
 class BudgetBody(Shown, frozen=True, kw_only=True):
-    """One shared account in one dimension."""
+    """One shared account in one dimension. ``standing`` is ``open``, ``near``, ``exhausted`` or ``overdrawn``; ``exhausted_in_s`` is
+    when it is used up at the present rate, where that is before its period ends.
+    """
 
     account: str
     dimension: str
     limit: int | None
     committed: int
     reserved: int
+    standing: str
+    exhausted_in_s: int | None
 
 
 class Budgets(Shown, frozen=True, kw_only=True):

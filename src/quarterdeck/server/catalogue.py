@@ -49,7 +49,7 @@ async def budgets(exchange: Exchange) -> Response:
     """Shared accounts: a tenant's for who may read there, those that tenants share for who may read everywhere."""
     tenants = exchange.tenants()
     rows = [
-        msgspec.convert(shown.account(row), bodies.BudgetBody)
+        msgspec.convert(shown.account(row, exchange.runtime.parts.clock.now_us()), bodies.BudgetBody)
         for row in exchange.runtime.budgets()
         if tenants is None or tenant_of(row.account) in tenants
     ]
@@ -67,7 +67,9 @@ async def raise_account(exchange: Exchange) -> Response:
     )
     woken = await exchange.runtime.raise_account(account, budget, by=exchange.principal.subject, reason=wanted.reason)
     rows = [row for row in exchange.runtime.budgets() if row.account == account]
-    shown_rows = tuple([msgspec.convert(shown.account(row), bodies.BudgetBody) for row in rows])
+    shown_rows = tuple(
+        [msgspec.convert(shown.account(row, exchange.runtime.parts.clock.now_us()), bodies.BudgetBody) for row in rows]
+    )
     return answer(bodies.RaisedAccount(budgets=shown_rows, woken=woken))
 
 

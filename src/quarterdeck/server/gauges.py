@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from quarterdeck.app.runtime import Runtime
+from quarterdeck.core.windows import STANDINGS, WINDOWS, outlook, window_of
 from quarterdeck.server.callers import Streams
 
 FRESH_S = 1.0
@@ -88,6 +89,30 @@ class Gauges(Collector):
             abandoned.add_metric([tool], count)
         yield abandoned
         yield from self._dependencies()
+        yield from self._accounts()
+
+    def _accounts(self) -> Iterator[Metric]:
+        """How shared accounts stand: those that the deck names one by one, all of them in numbers."""
+        deck, now_us = self._runtime.deck, self._runtime.parts.clock.now_us()
+        named = {name for name in (*deck.accounts, *[name for name, _ in deck.periods]) if not name.endswith("*")}
+        standings = dict.fromkeys(STANDINGS, 0)
+        used = GaugeMetricFamily(
+            "quarterdeck_account_used_ratio",
+            "Spent and reserved part of the limit of an account that the deck names",
+            labels=["account", "dimension"],
+        )
+        for row in self._runtime.budgets():
+            if row.limit is None:
+                continue
+            standings[outlook(row.account, row.limit, row.committed, row.reserved, now_us).standing] += 1
+            name, _, period = row.account.partition("@")
+            if name in named and (not period or any(row.account.endswith(f"@{window_of(each, now_us)}") for each in WINDOWS)):
+                ratio = (row.committed + row.reserved) / row.limit if row.limit else 1.0
+                used.add_metric([row.account if not period else f"{name}@{_per(row.account, now_us)}", row.dimension], ratio)
+        accounts = GaugeMetricFamily("quarterdeck_accounts", "Limited accounts, by how they stand", labels=["standing"])
+        for standing, count in standings.items():
+            accounts.add_metric([standing], count)
+        yield from (accounts, used)
 
     def _dependencies(self) -> Iterator[Metric]:
         calls = CounterMetricFamily(
@@ -106,3 +131,8 @@ class Gauges(Collector):
             flying.add_metric([view.name], figures.in_flight)
             open_.add_metric([view.name], 0 if view.breaker.state == "closed" else 1)
         yield from (calls, attempts, flying, open_)
+
+
+def _per(account: str, now_us: int) -> str:
+    """The period of an account's name, as a word that does not grow with time."""
+    return next(each for each in WINDOWS if account.endswith(f"@{window_of(each, now_us)}"))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from quarterdeck.app import shown
+from quarterdeck.app.clock import SystemClock
 from quarterdeck.app.deck import Quarterdeck
 from quarterdeck.app.switching import Switched
 from quarterdeck.app.views import EventView, RunView, event_views
@@ -90,7 +91,7 @@ def approval_detail(row: ApprovalRow) -> ApprovalDetail:
 
 def account(row: AccountRow) -> Account:
     """One shared account in one dimension."""
-    return msgspec.convert(shown.account(row), Account)
+    return msgspec.convert(shown.account(row, SystemClock().now_us()), Account)
 
 
 def key(info: KeyInfoOfStore) -> KeyInfo:
