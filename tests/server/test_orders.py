@@ -89,6 +89,8 @@ async def test_a_sync_run_is_handed_off_when_its_latency_has_passed_or_it_would_
         await until(lambda: house.runtime.active == 1)
         predicted = await ann.post("/v1/runs", json={"intent": "patient"})  # it would wait for a minute here, if it waited
         assert (predicted.status_code, predicted.json()["admission_code"]) == (202, "admission.capacity")
+        deadlines = [answer.json()["deadline_at_us"] for answer in (handed, predicted)]
+        assert deadlines == [None, None], "a run that is handed off goes on; nobody waits for it any more"
         let_go.set()
         for answer in (handed, predicted):
             assert (await house.runtime.handle(answer.json()["run_id"]).result(PATIENCE_S)).text == "done"

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 KEY_TTL_US = 24 * 3_600 * 1_000_000
 """How long an idempotency key means the same run."""
 
+SYNC_DEADLINE_MS = 15_000
+"""The deadline of a ``sync`` run where nothing else is said: of one that is not handed off, since its caller waits for it."""
+
 
 def new_run_id(clock: Clock, entropy: Entropy) -> str:
     """A run id that sorts by admission time."""
@@ -122,8 +125,9 @@ class Admission:
         run_id = new_run_id(self._clock, self._entropy) if envelope.run_id is None else checked_name("run", envelope.run_id)
         effective = in_force(route, agent)
         limits = effective.limits.narrowed(envelope_limits(envelope.budget))
-        if mode is Mode.SYNC and limits.deadline_ms is None:
-            limits = msgspec.structs.replace(limits, deadline_ms=15_000)
+        handed_off = route.latency_ms is not None or found.answer is AdmissionAnswer.WAIT
+        if mode is Mode.SYNC and limits.deadline_ms is None and not handed_off:
+            limits = msgspec.structs.replace(limits, deadline_ms=SYNC_DEADLINE_MS)
         now_us = self._clock.now_us()
         task_class, model = self._model(agent, route, tenant, effective.risk, payload, now or Conditions())
         contract = RunContract(
