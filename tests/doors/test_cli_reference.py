@@ -39,10 +39,10 @@ DEPENDENCY: dict[str, tuple[str, ...]] = {
 }
 ELSEWHERE = {
     *("quarterdeck serve", "quarterdeck dev", "quarterdeck worker", "quarterdeck dependencies", "quarterdeck completion"),
-    *("quarterdeck outbox show", "quarterdeck outbox requeue", "quarterdeck outbox drop"),
+    *("quarterdeck outbox show", "quarterdeck outbox requeue", "quarterdeck outbox drop", "quarterdeck policy declare"),
 }
 """The first three run until they are told to stop: test_serving, tests/fleet; the next needs a server: test_places; the next prints a
-script; the others need messages: test_cli_outbox."""
+script; the others need messages: test_cli_outbox; or PostgreSQL: tests/fleet/test_rules."""
 
 
 def test_the_page_is_what_the_commands_say(monkeypatch: pytest.MonkeyPatch) -> None:
