@@ -15,10 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from psycopg.conninfo import conninfo_to_dict
+
+from quarterdeck.testing.postgres import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
-PEERS = ("dbos", "langgraph", "langgraph-checkpoint-sqlite")
+PEERS = ("dbos", "langgraph", "langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres", "psycopg[binary,pool]")
+PEER_SHARE = 2
+"""On PostgreSQL the peers get so much less to do than we, so that a round ends in bearable time."""
 
 
 class Figure(msgspec.Struct):
@@ -108,28 +113,54 @@ def gate(rounds: int) -> list[Figure]:
 
 
 def peers(rounds: int) -> list[Figure]:
-    """100 x 20 beside DBOS and LangGraph on SQLite, in turn."""
-    python = _peers_python()
-    ours, theirs = [], {"dbos": [], "langgraph": []}
+    """Beside DBOS and LangGraph, in turn: 100 x 20 on SQLite, 400 x 20 on one PostgreSQL server with 1, 2 and 4 processes."""
+    ours: list[float] = []
+    theirs: dict[str, list[float]] = {"dbos": [], "langgraph": []}
     for _ in range(rounds):
         ours.append(measured("workload", 100, 20, "--per-message", 20)["tool_steps_per_s"])
         for name, speeds in theirs.items():
             with tempfile.TemporaryDirectory(prefix="quarterdeck-peer-") as folder:
-                script = ROOT / "benchmarks" / "peers" / f"{name}_steps.py"
-                done = subprocess.run(
-                    [python, script, f"{folder}/peer.db", "100", "20"],
-                    capture_output=True,
-                    text=True,
-                    cwd=folder,
-                    timeout=600,
-                    check=True,
-                )
-            line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))
-            speeds.append(msgspec.json.decode(line)["steps_per_s"])
+                speeds.append(_peer(name, f"{folder}/peer.db", 1, 100))
+    ratio, said = _ratio(ours, theirs)
+    figures = [Figure("sqlite.ratio_to_best_python_peer", ratio, "x", f"100 x 20, {said}")]
+    for workers in (1, 2, 4):
+        ours, theirs = [], {name: [] for name in theirs}
+        for _ in range(rounds):
+            ours.append(measured("fleet", "steps", workers, 400, 20)["steps_per_s"])
+            for name, speeds in theirs.items():
+                server = Server.start()
+                try:
+                    speeds.append(_peer(name, _url(server.database()), workers, 400 // PEER_SHARE))
+                finally:
+                    server.stop()
+        ratio, said = _ratio(ours, theirs)
+        size = f"400 x 20 (theirs {400 // PEER_SHARE} x 20, which takes them longer) in {workers} processes"
+        figures.append(Figure(f"postgres.ratio_to_best_python_peer.workers_{workers}", ratio, "x", f"{size}, {said}"))
+    return figures
+
+
+def _ratio(ours: list[float], theirs: dict[str, list[float]]) -> tuple[float, str]:
     best = max(statistics.median(speeds) for speeds in theirs.values())
-    mine = statistics.median(ours)
-    detail = f"100 x 20, side by side: ours {ours}, without a gate: {theirs}"
-    return [Figure("sqlite.ratio_to_best_python_peer", round(mine / best, 1), "x", detail)]
+    return round(statistics.median(ours) / best, 1), f"side by side: ours {ours}, without a gate: {theirs}"
+
+
+def _peer(name: str, place: str, processes: int, runs: int) -> float:
+    """Steps a second of a peer: the sum over its processes, each with its share of the runs."""
+    script = ROOT / "benchmarks" / "peers" / f"{name}_steps.py"
+    command = [str(_peers_python()), str(script), place, str(runs // processes), "20"]
+    with tempfile.TemporaryDirectory(prefix="quarterdeck-peer-") as folder:
+        begun = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) for _ in range(processes)]
+        said = [process.communicate(timeout=600)[0] for process in begun]
+    if any(process.returncode for process in begun):
+        raise SystemExit(f"{name} failed on {place}")
+    lines = [next(line for line in reversed(output.splitlines()) if line.startswith("{")) for output in said]
+    return sum([float(msgspec.json.decode(line)["steps_per_s"]) for line in lines])
+
+
+def _url(dsn: str) -> str:
+    """A connection string as a URL, which is what the peers read."""
+    parts = conninfo_to_dict(dsn)
+    return f"postgresql://{parts['user']}@/{parts['dbname']}?host={parts['host']}&port={parts['port']}"
 
 
 def _peers_python() -> Path:
@@ -147,7 +178,7 @@ def service(rounds: int) -> list[Figure]:
     found = [measured("service") for _ in range(rounds)]
 
     def middle(name: str) -> float:
-        return statistics.median(item[name] for item in found)
+        return float(statistics.median(item[name] for item in found))
 
     knee = f"open loop at half of {middle('admissions_per_s'):g} admissions/s: p50 {middle('half_knee_p50_ms'):g} ms"
     streams = f"{found[0]['streams']:g} streams of one run at once"
@@ -199,6 +230,14 @@ def fleet(rounds: int) -> list[Figure]:
         )
         if not queued:
             figures.append(Figure("worker.idle_cpu_percent", one["idle_cpu_percent"], "%", "of one core, over ten seconds"))
+    asleep = measured("lasting", "waiting", 1_000_000, 500)
+    said = (
+        f"500 of 1,000,000 waiting runs are sent a signal, 50 a second: until they have ended; p50 {asleep['wake_p50_ms']:g} ms"
+    )
+    figures.append(
+        Figure("waiting.bytes_per_run", asleep["bytes_per_run"], "B", "memory of a runtime beside 1,000,000 waiting runs")
+    )
+    figures.append(Figure("waiting.wake_p99_ms", asleep["wake_p99_ms"], "ms", said))
     lost, left = measured("fleet", "recover", "kill", 1_000), measured("fleet", "recover", "stop", 1_000)
     said = f"the lease is {lost['lease_s']:g} s; p50 {lost['p50_s']:g} s"
     figures.append(Figure("recover.sigkill_1000_runs_s", lost["max_s"], "s", said))

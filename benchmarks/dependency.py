@@ -138,7 +138,7 @@ def everything(progress: Callable[[str], None] = lambda line: None) -> dict[str,
     for trouble in ("outage", "slow"):
         found[trouble] = {}
         for variant in VARIANTS:
-            found[trouble][variant] = measure(variant, trouble)  # type: ignore[arg-type]
+            found[trouble][variant] = measure(variant, trouble)
             progress(f"{trouble}, {variant}")
     return found
 

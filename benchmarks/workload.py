@@ -28,6 +28,8 @@ import uvloop
 
 from benchmarks import thread_writer
 from quarterdeck import Budget, Quarterdeck
+from quarterdeck.app.runtime import Runtime
+from quarterdeck.ports.store import StoredEvent
 from quarterdeck.store.sqlite.opening import connect
 from quarterdeck.testing import ScriptedModel
 
@@ -124,9 +126,10 @@ async def alone(steps: int, folder: Path) -> dict[str, object]:
     }
 
 
-def _stored(rt: object, run_id: str) -> list:
-    after, found = 0, []
-    while page := rt.insights.events(run_id, after):  # type: ignore[attr-defined]
+def _stored(rt: Runtime, run_id: str) -> list[StoredEvent]:
+    after = 0
+    found: list[StoredEvent] = []
+    while page := rt.insights.events(run_id, after):
         found += page
         after = page[-1].seq
     return found
