@@ -174,7 +174,7 @@ def test_any_input_is_read_or_refused(source: str | bytes) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [float("nan"), float("inf"), 2**53, {1: 2}, {"a": object()}, "\ud800", {"\ud800": 1}, b"bytes", [{"a": {1, 2}}]],
+    [float("nan"), float("inf"), 2**53, {1: 2}, {"a": object}, "\ud800", {"\ud800": 1}, b"bytes", [{"a": {1, 2}}]],
     ids=repr,
 )
 def test_what_is_not_json_has_no_canonical_form(value: object) -> None:

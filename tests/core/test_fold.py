@@ -145,7 +145,7 @@ TO: dict[Status | None, list[ev.Event]] = {
     Status.QUEUED: [ADMITTED],
     Status.RUNNING: [ADMITTED, STARTED],
     Status.WAITING: [ADMITTED, STARTED, ev.RunWaiting(T0_US, StopReason.BLOCKED, "x", ("x",))],
-    **{status: [ADMITTED, STARTED, _finished(status)] for status in TERMINAL},
+    **{status: [ADMITTED, STARTED, _finished(status)] for status in sorted(TERMINAL)},
 }
 MOVES: list[tuple[ev.Event, Status | None]] = [
     (ADMITTED, None),
