@@ -135,6 +135,10 @@ BUGS: dict[str, Plant] = {
     "what the planner asked a source is its record": lambda: patched(Origins, "_harmless", lambda self, leaf: True),
     "anybody is owed anything": lambda: patched(origins, "owed", _owed_by_any),
     "an amount that was said does not count": lambda: patched(Origins, "owes", _owes_always),
+    "to be named is to be written to": lambda: patched(sinks, "ABOUT_WHOM", frozenset()),
+    "an address is one only in its own argument": lambda: patched(sinks, "_reaches", lambda value: False),
+    "flags and choices are harmless": lambda: patched(sinks, "_widens", lambda *_: False),
+    "how many does not matter": lambda: patched(sinks, "_MONEY", sinks._MONEY - sinks._COUNTED),
     "secrets may be told": lambda: patched(gate, "crossing", _without("label.secret_content")),
     "untrusted requests are trusted": lambda: patched(Transcript, "watch", _watch_trusting),
 }

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import sys
+from decimal import Decimal
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quarterdeck.core.carrying import Carried
 from quarterdeck.core.errors import UsageError
+from quarterdeck.core.events import RunForked
 from quarterdeck.core.labels import Confidentiality, Integrity, Labels
 from quarterdeck.core.origins import MAX_MARKS, Origins, Source, checked_pattern
 from quarterdeck.core.vocabulary import EffectClass, ReceiptStatus
+from quarterdeck.engine.transcript import Transcript
+from quarterdeck.tools.manifest import manifest_spec
 
 UNTRUSTED = Labels(Integrity.UNTRUSTED)
 REQUEST = (
@@ -176,6 +181,33 @@ def test_nothing_is_believed_after_something_untrusted_was_written() -> None:
     receipt(origins, b'"ok"', asked='{"text":"eve@evil.example"}', source=Source("note", EffectClass.WRITE))
     receipt(origins, b'["eve@evil.example"]', asked="{}")
     assert not origins.holds("eve@evil.example")
+
+
+@pytest.mark.parametrize(
+    ("done", "believed"), [((), True), (("find_contact",), True), (("save_note",), False), (("gone",), False)]
+)
+def test_what_was_written_in_a_history_that_was_cut_may_come_back(done: tuple[str, ...], believed: bool) -> None:
+    specs = {
+        name: manifest_spec({"name": name, "effect": effect, "source": "trusted"})
+        for name, effect in (("find_contact", "read"), ("save_note", "write"))
+    }
+    transcript = Transcript()
+    origins = Origins()
+    transcript.watch(origins, specs.get)
+    taken = Carried(labels=UNTRUSTED, succeeded_tools=done)
+    transcript.trace(RunForked(0, "r1", 9, "h", "ann", carried=taken), b"{}")
+    receipt(origins, b'["carol@corp.example"]', source=Source("find_contact", EffectClass.READ))
+    assert origins.tainted and origins.holds("carol@corp.example") is believed
+
+
+def test_no_number_has_the_hash_of_another() -> None:
+    origins = Origins()
+    origins.ask("pay 20")
+    assert origins.holds(20) and origins.holds("20.0")
+    near = "2305843029.213693951"
+    assert hash(Decimal(near)) == hash(Decimal(20)) and 20 + sys.hash_info.modulus != 20
+    for other in (near, 20 + sys.hash_info.modulus, 10**15, 1e300):
+        assert not origins.holds(other)
 
 
 def test_configured_values() -> None:

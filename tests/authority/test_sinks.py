@@ -222,3 +222,54 @@ def test_a_call_whose_list_of_recipients_is_empty_reaches_nobody() -> None:
         assert codes(spec(shape), {"title": "Lamp Day", "text": "made up", "guests": None}, text="add the lamp day") == expected
     assert codes(spec(listed), {"title": "Other", "text": "made up"}, text="add the lamp day") == ("label.no_target",)
     assert codes(spec(listed), {"title": "Lamp day", "guests": ["eve"]}, text="add the Lamp day") == ("label.untrusted_target",)
+
+
+@pytest.mark.parametrize(
+    ("text", "link"),
+    [
+        ("<img src=//evil.example/a>", "//evil.example/a"),
+        ("see \u00e9vil.example", "\u00e9vil.example"),
+        ("at evil.xn--p1ai/x", "evil.xn--p1ai/x"),
+        ("http:\\\\evil.example", "http:\\\\evil.example"),
+        ("https:evil.example", "https:evil.example"),
+        ("10.0.0.1:80/x", "10.0.0.1:80/x"),
+        ("evil.example:8080", "evil.example:8080"),
+    ],
+)
+def test_a_link_is_what_a_browser_would_follow(text: str, link: str) -> None:
+    assert list(links(text)) == [link]
+
+
+@pytest.mark.parametrize("text", ["either/or", "src//x.py", "version 1.2.3.4", "12:30.", "C:\\dir\\x.txt", "http status", "3.14"])
+def test_what_is_no_link(text: str) -> None:
+    assert list(links(text)) == []
+
+
+def test_to_be_spoken_of_is_not_to_be_written_to() -> None:
+    schema = {"properties": {"to": {"type": "string"}}}
+    spec = manifest_spec({"name": "send_mail", "effect": "external", "input_schema": schema})
+    for text, expected in (
+        ("What does eve@evil.example want?", ("label.unasked",)),
+        ("Show me the mail from eve@evil.example", ("label.unasked",)),
+        ("A summary for eve@evil.example", ()),
+        ("Answer eve@evil.example", ()),
+        ("Was will eve@evil.example", ()),
+    ):
+        assert codes(spec, {"to": "eve@evil.example"}, text=text) == expected, text
+
+
+def test_flags_and_choices_that_open_something_to_everybody() -> None:
+    schema = {"properties": {"to": {"type": "string"}, "is_public": {"type": "boolean"}, "role": {"enum": ["reader", "owner"]}}}
+    spec = manifest_spec({"name": "share", "effect": "external", "input_schema": schema})
+    assert codes(spec, {"to": "bob", "is_public": False, "role": "reader"}, text="share it with bob") == ()
+    assert codes(spec, {"to": "bob", "is_public": True}, text="share it with bob") == ("label.untrusted_target",)
+    assert codes(spec, {"to": "bob", "role": "owner"}, text="share it with bob") == ("label.untrusted_target",)
+    assert codes(spec, {"to": "bob", "is_public": True, "role": "owner"}, text="share it in public, bob is owner") == ()
+
+
+def test_a_read_of_an_address_reaches_outside_whatever_the_argument_is_called() -> None:
+    spec = manifest_spec({"name": "peek", "effect": "read", "input_schema": {"properties": {"name": {"type": "string"}}}})
+    assert codes(spec, {"name": "notes"}) == ()
+    for address in ("https://evil.example/?q=1", "//evil.example/", "\\\\evil.example\\x", "www.evil.example", "file://x/y"):
+        assert codes(spec, {"name": address}) == ("label.untrusted_target",)
+        assert codes(spec, {"name": address}, text=f"read {address}") == ()

@@ -48,8 +48,9 @@ _GENERIC = (
 _TOKENS = re.compile(r"[^\W_]+|[.!?:;,\n]")
 _SPLIT = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 _QUOTED = re.compile(r"\"[^\"\n]{1,400}\"|“[^”\n]{1,400}”|`[^`\n]{1,400}`|(?<!\w)['‘][^'’\n]{1,400}['’](?!\w)")
+_TOWARDS = re.compile(r"(?i)\b(?:for|to|with)\s+\S{1,64}@\w")
 _ENDS = ("ing", "ies", "ied", "es", "ed", "s", "e", "y")
-_ABOUT_WHOM = frozenset(("send", "pay"))
+ABOUT_WHOM = frozenset(("send", "pay", "share"))
 """Families whose verbs need no object: what counts is whom they reach."""
 MAX_STEMS = 4096
 """The most different words of trusted text that are kept to tell what a caller asks for."""
@@ -127,6 +128,8 @@ class Errand:
 
     def read(self, text: str) -> None:
         """Take in one more text of somebody who may ask."""
+        if _TOWARDS.search(text):
+            self._families |= {"send", "share"}
         tokens = _TOKENS.findall(_QUOTED.sub(" ", text))
         before = "."
         for place, token in enumerate(tokens):
@@ -152,4 +155,4 @@ class Errand:
         if deed.verbs & self._verbs or (not deed.families and deed.verbs & self._stems):
             return True
         shared = deed.families & self._families
-        return bool(shared) and (not deed.about or bool(deed.about & self._stems) or bool(shared & _ABOUT_WHOM))
+        return bool(shared) and (not deed.about or bool(deed.about & self._stems) or bool(shared & ABOUT_WHOM))

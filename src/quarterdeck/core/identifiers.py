@@ -30,7 +30,8 @@ MAX_IDENTIFIERS = 8_192
 """The most identifiers kept of one run. What does not fit is not trusted."""
 
 _NUMBERS = re.compile(r"(#\s?)?(?<![\w.,/:+-])(\d{1,5})(?![\w/:+-]|[.,]\d)|([^\W\d_][\w'’]*)|([^\s])")
-_SHORT = re.compile(r"\d{1,5}\Z")
+_SHORT = re.compile(r"0*\d{1,5}([.,]0*)?\Z")
+_AROUND = " \t\r\n\"'`()[]{}<>;:!?#@*+-$€£¥%/\\"
 _SAID = frozenset(("number", "no", "nr", "id", "ids"))
 _LINKING = _SAID | frozenset(("and", "or", "on", "to", "of", "in", "the", "a", "an"))
 _TIME_WORDS = (
@@ -53,8 +54,14 @@ class Given(IntEnum):
 
 
 def short(value: object) -> bool:
-    """Whether a value is a short number, which is an identifier only where it is called one."""
-    return not isinstance(value, bool) and isinstance(value, int | str) and _SHORT.match(str(value)) is not None
+    """Whether a value is, or may be read as, a short number, which is an identifier only where it is called one.
+
+    >>> [short(value) for value in (13, "#13", " 13.0", 13.0, "\uff11\uff13", "A13", 123456)]
+    [True, True, True, True, True, False, False]
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return False
+    return _SHORT.match(str(value)[:64].strip(_AROUND)) is not None
 
 
 class Identifiers:

@@ -53,7 +53,7 @@ _EDGES = " \t\r\n\"'`“”‘’«»()[]{}<>,;:!?.#@*"
 _WORDS = re.compile(r"[^\s,;|()\[\]{}<>\"`“”«»]+")
 _PARTS = re.compile(r"[=]|:(?!//)")
 _NUMBER = re.compile(r"(?<![\w.,/:+-])[$€£¥]?(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,15}(?:\.\d{1,9})?)(?![\d/:-]|[.,]\d)")
-_PLAIN_NUMBER = re.compile(r"[$€£¥]?\d{1,15}(?:\.\d{1,9})?\Z")
+_PLAIN_NUMBER = re.compile(r"[$€£¥]?[0-9]{1,15}(?:\.[0-9]{1,9})?\Z")
 _MAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\Z")
 _LINK = re.compile(r"(?i)(https?|ftp)://[A-Za-z0-9.-]+(:\d+)?(?=[/?#]|\Z)")
 _GROUPS = re.compile(r"[\s-]+")
@@ -83,6 +83,11 @@ def canonical_word(text: str) -> str:
     return word
 
 
+def _numeral(exact: Decimal) -> int:
+    """The hash of a number: of its digits, because Python's own hash of numbers can be hit on purpose."""
+    return hash(f"number {exact.normalize():f}")
+
+
 def number(value: object) -> Decimal | None:
     """A JSON number, or a text that is nothing but one, exactly; ``None`` for anything else."""
     if isinstance(value, bool):
@@ -91,7 +96,7 @@ def number(value: object) -> Decimal | None:
         if not _PLAIN_NUMBER.match(value):
             return None
         value = value.lstrip("$€£¥")
-    if not isinstance(value, int | float | str):
+    if not isinstance(value, int | float | str) or (isinstance(value, int) and abs(value) >= 10**15):
         return None
     try:
         return Decimal(str(value))
@@ -170,7 +175,7 @@ class Origins:
                 self.ask(leaf)
             elif (exact := number(leaf)) is not None and len(self._asked) < MAX_MARKS:
                 self._stated = True
-                self._asked.add(hash(("number", exact)))
+                self._asked.add(_numeral(exact))
             if name:
                 self._identifiers.learn(leaf, nouns(name), Given.ASKED)
 
@@ -231,6 +236,10 @@ class Origins:
         self._settle_unread()
         exact = number(value)
         return exact is not None and not self._stated and exact in self._amounts
+
+    def wrote(self) -> None:
+        """Something may have been written that is not known any more: if the run is tainted, no answer is believed from now on."""
+        self._wrote = self._wrote or self.tainted
 
     def received(
         self, status: ReceiptStatus, labels: Labels | None, payload: bytes, asked: str | None, source: Source = _UNKNOWN
@@ -322,13 +331,13 @@ class Origins:
 
     def _number(self, exact: Decimal) -> None:
         if len(self._marks) < MAX_MARKS:
-            self._marks.add(hash(("number", exact)))
+            self._marks.add(_numeral(exact))
 
     def _holds(self, leaf: object, *, told: bool) -> bool:
         if leaf is None or isinstance(leaf, bool):
             return True
         exact = number(leaf)
-        if exact is not None and self._known(("number", exact), told):
+        if exact is not None and self._marked(_numeral(exact), told):
             return True
         if not isinstance(leaf, str):
             return False
@@ -346,8 +355,10 @@ class Origins:
         parts = [part for part in re.split(r"[,;]", leaf) if part.strip()]
         return len(parts) > 1 and all(self._holds(part, told=told) for part in parts)
 
-    def _known(self, what: object, told: bool) -> bool:
-        mark = hash(what)
+    def _known(self, word: str, told: bool) -> bool:
+        return self._marked(hash(word), told)
+
+    def _marked(self, mark: int, told: bool) -> bool:
         return mark in self._asked or (told and mark in self._marks)
 
 

@@ -23,10 +23,10 @@ from urllib.parse import unquote
 
 import msgspec
 
-from quarterdeck.core.errands import Deed
+from quarterdeck.core.errands import ABOUT_WHOM, Deed
 from quarterdeck.core.identifiers import Given, short
 from quarterdeck.core.labels import Confidentiality, Labels
-from quarterdeck.core.origins import Origins, leaves
+from quarterdeck.core.origins import MAX_VALUE, Origins, leaves
 from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.vocabulary import EffectClass
 
@@ -48,16 +48,18 @@ _PROSE = _words(
     "body content contents text message subject title description note notes comment comments summary caption reason memo "
     "detail details html markdown question answer review reply feedback location place agenda snippet heading headline "
     "topic greeting remark remarks explanation justification status state type kind category label labels tag tags "
-    "priority format language currency unit units color colour mode order sort severity emoji keyword keywords query "
+    "priority format language currency unit units color colour mode order sort severity emoji keyword keywords "
     "prompt instructions"
 )
 _TIMES = _words(
     "date dates time times day days start end when deadline month year hour hours minute minutes second seconds duration "
     "timezone recurrence until expiry expires week weeks weekday"
 )
-_MONEY = _words("amount price total sum cost fee tip value payment cents usd eur dollars minor")
+_COUNTED = _words("quantity qty shares")
+_MONEY = _words("amount price total sum cost fee tip value payment cents usd eur dollars minor") | _COUNTED
 _NAMING = _words("id ids number account order phone ref reference uid pk key code")
 _REACHING = _words("url urls uri uris href link links endpoint host hostname domain webhook website server origin proxy")
+_WIDE = _words("public anyone everyone everybody world owner admin administrator root superuser")
 _TIME_FORMATS = frozenset({"date", "time", "date-time", "duration"})
 _REACHING_FORMATS = frozenset({"uri", "url", "iri", "hostname", "idn-hostname", "uri-reference", "ipv4", "ipv6"})
 _SPLIT = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
@@ -74,7 +76,7 @@ def roles(schema: Mapping[str, object], effect: EffectClass, declared: tuple[str
 def _role(name: str, part: object, effect: EffectClass, declared: tuple[str, ...] | None) -> Role:
     shape = part if isinstance(part, Mapping) else {}
     kinds = _kinds(shape)
-    words = [word.lower() for word in _SPLIT.split(name) if word] or [name.lower()]
+    words = _split(name)
     last = words[-1]
     if declared is not None:
         if effect is not EffectClass.READ and _MONEY.intersection(words):
@@ -94,6 +96,10 @@ def _role(name: str, part: object, effect: EffectClass, declared: tuple[str, ...
     return Role.CONTENT if last in _PROSE else Role.TARGET
 
 
+def _split(name: str) -> list[str]:
+    return [word.lower() for word in _SPLIT.split(name) if word] or [name.lower()]
+
+
 def _kinds(shape: Mapping[str, object]) -> set[str]:
     """The JSON types of an argument, null aside; of a list, those of its items."""
     kind = shape.get("type")
@@ -109,7 +115,8 @@ def _kinds(shape: Mapping[str, object]) -> set[str]:
 
 class Sinks(msgspec.Struct, frozen=True):
     """What the gate has to know of one tool's reach; made once. ``sensitive``: to act through it is sensitive access by itself;
-    ``listed``: whom it reaches is a list, so that a call without one reaches nobody.
+    ``giving``: it gives something to whom it reaches, so that to be named is not enough; ``listed``: whom it reaches is a list, so that
+    a call without one reaches nobody.
     """
 
     roles: Mapping[str, Role]
@@ -117,6 +124,7 @@ class Sinks(msgspec.Struct, frozen=True):
     outward: bool
     sensitive: bool
     defaults: Mapping[str, object] = {}
+    giving: bool = False
     name: str = ""
     deed: Deed = Deed(frozenset(), frozenset(), frozenset())
     listed: bool = False
@@ -140,7 +148,9 @@ def sinks_of(spec: ToolSpec) -> Sinks:
     sensitive = spec.touches is not Confidentiality.PUBLIC
     targets = [name for name, role in found.items() if role is Role.TARGET]
     listed = bool(targets) and isinstance(properties, dict) and all(_is_list(properties.get(name)) for name in targets)
-    return Sinks(found, spec.effect, not inward, sensitive, defaults, spec.name, Deed.of(spec.name), listed)
+    deed = Deed.of(spec.name)
+    giving = spec.effect is not EffectClass.WRITE and bool(deed.families & ABOUT_WHOM)
+    return Sinks(found, spec.effect, not inward, sensitive, defaults, giving, spec.name, deed, listed)
 
 
 def _is_list(shape: object) -> bool:
@@ -168,7 +178,10 @@ def crossing(sinks: Sinks, arguments: object, labels: Labels, origins: Origins |
     It does where every target and amount stands in it, and prose brings no links that do not. Without any target, all prose has to; of a
     write, which stays inside, some of it (the title of a note is the caller's, its text the model's).
     """
-    if not labels.untrusted or not sinks.outward or not (sinks.sensitive or labels.sensitive):
+    if not labels.untrusted or not (sinks.sensitive or labels.sensitive):
+        return NO_CROSSING
+    reads = sinks.effect is EffectClass.READ
+    if not sinks.outward and not (reads and _reaches(arguments)):
         return NO_CROSSING
     values = arguments if isinstance(arguments, dict) else {"": arguments}
     trusted = origins or _NOTHING_TRUSTED
@@ -177,7 +190,11 @@ def crossing(sinks: Sinks, arguments: object, labels: Labels, origins: Origins |
     aimed = False
     prose: list[tuple[str, object]] = []
     for name, value in values.items():
-        role = sinks.roles.get(name, Role.TARGET if sinks.effect is not EffectClass.READ else Role.NEUTRAL)
+        role = sinks.roles.get(name, Role.NEUTRAL if reads else Role.TARGET)
+        if reads and role is Role.NEUTRAL and _reaches(value):
+            role = Role.TARGET
+        if not reads and _widens(name, value, trusted):
+            codes["label.untrusted_target"] = blamed[name] = None
         given = [leaf for _, leaf in leaves(value) if leaf is not None and leaf != "" and not isinstance(leaf, bool)]
         if not given or role is Role.NEUTRAL or (name in sinks.defaults and sinks.defaults[name] == value):
             continue
@@ -193,6 +210,22 @@ def crossing(sinks: Sinks, arguments: object, labels: Labels, origins: Origins |
                 codes[code] = blamed[name] = None
     _judge_prose(sinks, prose, trusted, aimed, codes, blamed, secret=labels.confidentiality is Confidentiality.SECRET)
     return Crossing(tuple(codes), tuple(blamed))
+
+
+def _reaches(value: object) -> bool:
+    """Whether an argument of a read holds an address, whatever it is called."""
+    return any(isinstance(leaf, str) and _ADDRESS.match(leaf) is not None for _, leaf in leaves(value))
+
+
+def _widens(name: str, value: object, trusted: Origins) -> bool:
+    """Whether a flag or choice opens something to everybody, or to somebody wholly, in words that the caller did not use."""
+    if value is True:
+        return any(not trusted.calls(word) for word in _WIDE.intersection(_split(name)))
+    return any(
+        isinstance(leaf, str) and len(leaf) < 24 and any(not trusted.calls(word) for word in _WIDE.intersection(_split(leaf)))
+        for _, leaf in leaves(value)
+        if not isinstance(leaf, str) or not trusted.asked(leaf)
+    )
 
 
 def _judge_prose(
@@ -230,36 +263,49 @@ def _titled(trusted: Origins, value: object) -> bool:
     return trusted.holds(value) or (isinstance(value, str) and trusted.calls(value))
 
 
+def _parts(leaf: str) -> list[str]:
+    """What a list in one text is of; nothing if it is no list, or too long a one."""
+    found = [part.strip() for part in _SEPARATORS.split(leaf)] if len(leaf) <= MAX_VALUE else []
+    return [part for part in found if part] if len(found) > 1 else []
+
+
 def _doubt(name: str, leaf: object, role: Role, sinks: Sinks, trusted: Origins) -> str:
     """Why a value may not be acted upon, as a code; empty if it may: the caller gave it, or asked for what it is now used for and a
     trusted source told it, or a record that the caller named has it.
     """
     if role is Role.AMOUNT:
+        if leaf == 1 and _COUNTED.intersection(_split(name)):
+            return ""
         cents = name.lower().endswith(("cents", "minor")) and isinstance(leaf, int) and leaf % 100 == 0
         if trusted.holds(leaf) or (cents and isinstance(leaf, int) and trusted.holds(leaf // 100)):
             return ""
         return "" if trusted.owes(leaf) and trusted.errand.asks(sinks.deed) else "label.untrusted_amount"
-    small = short(leaf)
-    if not small and trusted.asked(leaf):
-        return ""
-    found = trusted.identifies(leaf, name, sinks.name)
+    parts = _parts(leaf) if isinstance(leaf, str) else []
+    if any(short(part) for part in parts):
+        return next((code for part in parts if (code := _doubt(name, part, role, sinks, trusted))), "")
+    small, wanted = short(leaf), trusted.errand.asks(sinks.deed)
+    unasked = "" if wanted or sinks.effect is EffectClass.READ or not trusted.errand.understood else "label.unasked"
+    found = trusted.identifies(leaf, name, sinks.name) if small or not trusted.asked(leaf) else Given.ASKED
     if found is Given.ASKED:
-        return ""
-    wanted = trusted.errand.asks(sinks.deed)
+        return unasked if sinks.giving else ""
     if found is Given.NAMED and wanted:
         return ""
     if found is Given.TOLD or (not small and trusted.holds(leaf)):
-        return "" if wanted or sinks.effect is EffectClass.READ or not trusted.errand.understood else "label.unasked"
+        return unasked
     return "label.untrusted_target"
 
 
 _NOTHING_TRUSTED = Origins(tainted=True)
 
 _LINKS = re.compile(
-    r"(?i)\b(?:https?|ftp)://[^\s<>\"'`)\]]+|\bwww\.[^\s<>\"'`)\]]+"
-    r"|(?<![\w@./-])(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,18}(?:/[^\s<>\"'`)\]]*)?(?![\w@-])"
+    r"(?i)\b(?:https?|ftp|wss?):[/\\]*[^\s<>\"'`)\]]+|\bwww\.[^\s<>\"'`)\]]+"
+    r"|(?<![\w@.:/-])[/\\]{2}[\w.-]+\.[\w-]{2,24}[^\s<>\"'`)\]]*"
+    r"|(?<![\w@./-])(?:[^\W_](?:[\w-]*[^\W_])?\.)+(?:xn--[a-z0-9-]+|[^\W\d_]{2,18})(?:[:/][^\s<>\"'`)\]]*)?(?![\w@-])"
+    r"|(?<![\w@./-])(?:\d{1,3}\.){3}\d{1,3}[:/][^\s<>\"'`)\]]*"
     r"|\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}\b"
 )
+_ADDRESS = re.compile(r"(?i)\s*(?:[a-z][a-z0-9+.-]*:)?[/\\]{2}|\s*(?:https?|ftp|wss?):|\s*www\.")
+_SEPARATORS = re.compile(r"[,;]")
 _FILES = _words(
     "txt pdf md csv json doc docx xls xlsx ppt pptx png jpg jpeg gif svg html htm xml yaml yml toml py js ts java rs go "
     "sh log zip tar gz mp3 mp4 mov ini cfg sql ipynb rtf odt ods tex bak"
@@ -286,7 +332,7 @@ def links(text: str) -> Iterator[str]:
         for found in _LINKS.finditer(form):
             link = found[0].rstrip(".,;:!?")
             host = link.partition("/")[0]
-            if "://" not in link and "/" not in link and host.rpartition(".")[2].lower() in _FILES:
+            if ":/" not in link and "/" not in link and host.rpartition(".")[2].lower() in _FILES:
                 continue
             if link not in seen:
                 seen.add(link)

@@ -14,11 +14,12 @@ from typing import Any
 import msgspec
 
 from quarterdeck.core import events as ev
+from quarterdeck.core.carrying import Carried
 from quarterdeck.core.errors import Corrupt
 from quarterdeck.core.origins import Origins, Source
 from quarterdeck.core.sinks import sinks_of
 from quarterdeck.core.specs import ToolSpec
-from quarterdeck.core.vocabulary import ProposalKind, ReceiptStatus, Ruling
+from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, Ruling
 from quarterdeck.ports.model import Message, ToolCall
 
 SUMMARY = "What has happened so far, in short: "
@@ -129,6 +130,8 @@ class Transcript:
             case ev.RunContinued() | ev.RunForked():
                 labels = event.carried.labels
                 origins.tainted = origins.tainted or (labels is not None and labels.untrusted)
+                if self._has_written(event.carried):
+                    origins.wrote()
                 if isinstance(event, ev.RunContinued) and payload is not None:
                     sent = event.contract.labels
                     if sent is None or not sent.untrusted:
@@ -140,6 +143,12 @@ class Transcript:
         """In a fresh history, the caller's own request is trusted as before; nothing else of what is still in sight is."""
         if self.origins is not None:
             self.origins.ask(_sights.decode(payload).user.content)
+
+    def _has_written(self, taken: Carried) -> bool:
+        """Whether anything but reads was done in the part of a history that was cut; what was written there may come back."""
+        return bool(taken.effects.get("failed")) or any(
+            self._source(tool).effect is not EffectClass.READ for tool in taken.succeeded_tools
+        )
 
     def _source(self, tool: str) -> Source:
         """What is to be known of a tool whose answer has come; of one that is not there any more, the worst."""
