@@ -109,6 +109,10 @@ def gate(rounds: int) -> list[Figure]:
         memo = statistics.median(item[f"{policies}_remembered"]["p99_us"] for item in found)
         detail = f"distinct arguments, verdict evaluated each time: p50 {p50:.0f} us; remembered verdict: p99 {memo:.0f} us"
         figures.append(Figure(f"gate.p99_us_{policies}_policies", value, "us", detail))
+        for part in ("p50_us", "p99_us"):
+            value = statistics.median(item[f"labels_{policies}"][part] for item in found)
+            detail = "a run that has read 9 KB of untrusted, sensitive text; half of the calls is allowed, half asked about"
+            figures.append(Figure(f"gate.labels_{part}_{policies}_policies", value, "us", detail))
     return figures
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from quarterdeck import Budget, Quarterdeck, UsageError
 from quarterdeck.app.policies import Case, backtest, engine_of, read_cases, run_cases
+from quarterdeck.store.postgres import open_store
 from quarterdeck.testing import ScriptedModel
 from tests.doors.cli_shop import Shop
 
@@ -103,3 +109,33 @@ def test_the_command_line_checks_tests_and_backtests(tmp_path: Path) -> None:
     found = there.json("policy", "backtest", str(good), "--last", "5")
     assert found["runs"] == 1 and found["newly"] == {"ask": 1}
     assert "newly ask: 1" in there.read("policy", "backtest", str(good)).stdout
+
+
+async def test_a_backtest_of_runs_on_postgresql(database: str, tmp_path: Path) -> None:
+    """Through the command line, at the store itself: the same findings as on SQLite, and nothing is written."""
+    deck = shop()
+    async with deck.start(open_store=open_store(database)) as rt:
+        for route in ("clerk", "clerk", "mails"):
+            await (await rt.submit(route, "pay")).rest()
+        before = [(row.run_id, row.seq, row.head) for row in rt.runs()]
+    (tmp_path / "candidate.cedar").write_text(PERMIT + LARGE + "{ context.args.amount > 50 };")
+    said = conninfo_to_dict(database)
+    store = f"postgresql://{said.pop('user')}@/{said.pop('dbname')}?{urlencode(said)}"
+    app = "tests.policy.test_trying:deck"
+    words = ["policy", "backtest", str(tmp_path / "candidate.cedar"), "--app", app, "--store", store, "--json"]
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-m", "quarterdeck.cli", *words], capture_output=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    found = json.loads(done.stdout)
+    assert (found["runs"], found["unreadable"], found["newly"]) == (3, 0, {"ask": 2})
+    assert found["cost_microusd"] == {"ask": 20_000} and found["amounts"] == {"ask": {"amount": "140"}}
+    async with deck.start(open_store=open_store(database)) as rt:
+        assert [(row.run_id, row.seq, row.head) for row in rt.runs()] == before
+
+
+def __getattr__(name: str) -> Quarterdeck:
+    """The deck, for the command line."""
+    if name == "deck":
+        return shop()
+    raise AttributeError(name)

@@ -194,9 +194,9 @@ class Orders:
 
     async def fork(self, commit: Commit, key: str | None = None, *, by: str, source: str) -> tuple[str, bool]:
         """Admit a fork of the run ``source``: its id, and whether it was there already under this idempotency key."""
-        outcome = await self._apply(commit)
+        told = self._told("run.fork", by, source, fork=commit.run_id)
+        outcome = await self._apply(msgspec.structs.replace(commit, audit=told))
         if isinstance(outcome, Applied):
-            await self._apply(AddAudit(self._told("run.fork", by, source, fork=commit.run_id)))
             return commit.run_id, False
         if outcome.guard == "key":
             return outcome.detail, True

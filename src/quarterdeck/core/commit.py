@@ -164,7 +164,8 @@ class Commit(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="commit
     """One append. ``control`` and ``facts`` are ``None`` for commits that only record what has already happened (receipts).
 
     ``delivers`` are rows for other runs' inboxes (one that has ended, or is not there, gets none); ``outbox`` messages that leave once
-    this is durable; ``takes`` and ``frees`` exclusive keys; ``writes`` statements on the author's own tables. All or nothing.
+    this is durable; ``takes`` and ``frees`` exclusive keys; ``writes`` statements on the author's own tables;
+    ``audit`` the row of the log, where a person has asked for the run. All or nothing.
     """
 
     run_id: str
@@ -188,6 +189,7 @@ class Commit(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="commit
     takes: tuple[Take, ...] = ()
     frees: tuple[Free, ...] = ()
     writes: tuple[Statement, ...] = ()
+    audit: Audit | None = None
 
 
 def unstorable(commit: Commit) -> str | None:
@@ -406,7 +408,7 @@ only if, the operation is applied; the same record again is the same action, and
 
 def audit_of(op: Op) -> Audit | None:
     """The record that is written with an operation, if one is."""
-    return None if isinstance(op, Commit | Claim | GiveBack | Purge | TakePosts | SettlePost) else op.audit
+    return None if isinstance(op, Claim | GiveBack | Purge | TakePosts | SettlePost) else op.audit
 
 
 def decision(op: DecideApproval) -> bytes:

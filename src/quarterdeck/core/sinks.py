@@ -19,6 +19,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from itertools import islice
 from urllib.parse import unquote
 
 import msgspec
@@ -311,6 +312,8 @@ _FILES = _words(
     "sh log zip tar gz mp3 mp4 mov ini cfg sql ipynb rtf odt ods tex bak"
 )
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}|(?:[0-9a-fA-F]{2}){8,}")
+_SHORTEST_ENCODED = 16
+_ACCOUNT = re.compile(r"(?i)\b[A-Z]{2}\d{2}")
 _DOTS = str.maketrans({"\u3002": ".", "\u2024": ".", "\u2044": "/", "\u2215": "/", "\u29f8": "/", "\u2236": ":", "\ua789": ":"})
 _DISGUISES = (("[.]", "."), ("(.)", "."), ("[dot]", "."), ("(dot)", "."), ("hxxp", "http"), ("[:]", ":"))
 MAX_PROSE = 65_536
@@ -329,7 +332,7 @@ def links(text: str) -> Iterator[str]:
     """
     seen: set[str] = set()
     for form in _forms(text):
-        for found in _LINKS.finditer(form):
+        for found in _found(form):
             link = found[0].rstrip(".,;:!?")
             host = link.partition("/")[0]
             if ":/" not in link and "/" not in link and host.rpartition(".")[2].lower() in _FILES:
@@ -339,10 +342,21 @@ def links(text: str) -> Iterator[str]:
                 yield link
 
 
+def _found(form: str) -> Iterator[re.Match[str]]:
+    """What the pattern finds, word by word where that is the same: only an account may have spaces, and most words are no link."""
+    if _ACCOUNT.search(form) is not None:
+        yield from _LINKS.finditer(form)
+        return
+    for word in form.split():
+        if "." in word or "://" in word:
+            yield from _LINKS.finditer(word)
+
+
 def _forms(text: str) -> Iterator[str]:
     plain = _undisguised(text)
     yield plain
-    for found in list(_ENCODED.finditer(plain))[:MAX_DECODED]:
+    long = [word for word in plain.split() if len(word) >= _SHORTEST_ENCODED]
+    for found in islice((each for word in long for each in _ENCODED.finditer(word)), MAX_DECODED):
         for decoded in _decoded(found[0]):
             yield _undisguised(decoded)
 
@@ -352,6 +366,8 @@ def _undisguised(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).translate(_DOTS)
         text = "".join([char for char in text if unicodedata.category(char) != "Cf"])
+    if "[" not in text and "(" not in text and "xxp" not in text.lower():
+        return text
     for shown, meant in _DISGUISES:
         text = re.sub(re.escape(shown), meant, text, flags=re.IGNORECASE)
     return text

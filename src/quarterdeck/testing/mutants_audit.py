@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from quarterdeck.core.audit import Audit, appended, entry
-from quarterdeck.core.commit import Op, Outcome, SetFact, audit_of
+from quarterdeck.core.commit import Commit, Op, Outcome, SetFact, audit_of
+from quarterdeck.store.postgres import batch
 from quarterdeck.store.sqlite import applier
 from quarterdeck.store.sqlite.applier import Applier
+from quarterdeck.testing import tables
 from quarterdeck.testing.mutants import Mutant, _rewritten
 from quarterdeck.testing.mutants_postgres import rewritten
 from quarterdeck.testing.patching import Plant, patched, varied
@@ -46,7 +48,17 @@ def _bug(name: str, store: str, invariant: str, caught_by: str, planted: Plant) 
 _TELLS, _REFUSED, _ONCE = "an_action_is_told_with_what_it_does", "what_was_refused_is_not_told", "an_action_is_told_once"
 _SEEN = "a_fact_is_changed_from_the_version_that_was_seen"
 
+_COMMIT = "a_commit_is_told_with_itself"
+
+
+def _but_commits(op: Op) -> Audit | None:
+    return None if isinstance(op, Commit) else audit_of(op)
+
+
 MUTANTS: tuple[Mutant, ...] = (
+    _bug("commits not told", "sqlite", "I7", _COMMIT, lambda: patched(applier, "audit_of", _but_commits)),
+    _bug("commits not told", "memory", "I7", _COMMIT, lambda: patched(tables, "audit_of", _but_commits)),
+    _bug("commits not told", "postgres", "I7", _COMMIT, lambda: patched(batch, "audit_of", _but_commits)),
     _bug("nothing told", "sqlite", "I7", _TELLS, lambda: patched(Applier, "_record", lambda *_: None)),
     _bug("refused told", "sqlite", "I7", _REFUSED, lambda: patched(Applier, "_operation", _applier_always)),
     _bug(

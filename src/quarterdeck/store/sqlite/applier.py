@@ -159,7 +159,7 @@ class Applier:
     def _recorded(self, op: Op) -> Outcome:
         """Apply one operation, and with it the row of the audit log that tells of it."""
         outcome = self._operation(op)
-        if not isinstance(op, Commit) and (said := audit_of(op)) is not None and isinstance(outcome, Applied):
+        if isinstance(outcome, Applied) and (said := audit_of(op)) is not None:
             self._record(said)
         return outcome
 

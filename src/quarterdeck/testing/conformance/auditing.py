@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from quarterdeck.core.audit import Audit, entry, read, require_linked
 from quarterdeck.core.commit import AddAudit, Applied, DecideApproval, Deliver, Erase, Head, Op, RevokeKey, SetFact
 from quarterdeck.core.errors import Corrupt
 from quarterdeck.testing.conformance.approving import EXPIRY_US, _ask
 from quarterdeck.testing.conformance.stand import Broken, Stand, admit, check, demand, done, held, refused, submit
-from quarterdeck.testing.samples import T0_US
+from quarterdeck.testing.samples import T0_US, admission
 
 
 def _told(action: str, target: str = "r1", at_us: int = T0_US) -> Audit:
@@ -50,6 +52,19 @@ async def an_action_is_told_with_what_it_does(stand: Stand) -> None:
     demand((row.seq, row.body) == (1, entry(_told("cancel"))), "the bytes that were given")
     demand([one.seq for one in stand.insights.audit(2)] == [3, 4, 5], "behind a row")
     demand([one.seq for one in stand.insights.audit(1, 2)] == [2, 3], "and no more than asked for")
+
+
+@check(3, "I7")
+async def a_commit_is_told_with_itself(stand: Stand) -> None:
+    """A run that a person asked for brings its row, once, also when its answer was lost; one that is refused brings none."""
+    made = msgspec.structs.replace(admission("forked", key="k1"), audit=_told("fork", "forked"))
+    await done(stand, made)
+    await done(stand, made)
+    other = msgspec.structs.replace(admission("other", key="k1"), audit=_told("fork", "other"))
+    await refused(stand, other, "key")
+    hold = await held(stand)
+    await hold.append(hold.commit())
+    demand(_whole(stand) == ["fork"], "with what was applied, and with nothing else")
 
 
 @check(3, "I7")
