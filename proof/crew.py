@@ -19,6 +19,7 @@ import msgspec
 
 from quarterdeck import Budget, Context, Quarterdeck, ToolContext
 from quarterdeck.core import rules
+from quarterdeck.core.dependency import BulkheadPolicy, DependencyPolicy
 from quarterdeck.dispatch import relay
 from quarterdeck.engine import held
 from quarterdeck.engine.held import Held
@@ -75,7 +76,9 @@ def crew(duty: Duty) -> Quarterdeck:
     ledger = Ledger(duty)
     kind = {"effect": "external"} if duty.external else {"effect": "write", "idempotent": True, "idempotent_for": duty.known_s}
 
-    @deck.tool(**kind, timeout=min(600.0, duty.known_s / 3))  # type: ignore[arg-type]
+    many = DependencyPolicy(concurrency=BulkheadPolicy(slots=duty.active, max_queue=duty.active))
+
+    @deck.tool(**kind, dependency=many, timeout=min(600.0, duty.known_s / 3))  # type: ignore[arg-type]
     async def haul(step: int, ctx: ToolContext) -> int:
         """Haul."""
         ledger.write("begun", ctx.idempotency_key)

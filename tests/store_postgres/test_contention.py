@@ -18,7 +18,7 @@ from quarterdeck.testing.patching import Plant
 from quarterdeck.testing.postgres import Server
 from quarterdeck.testing.samples import T0_US, admission
 from tests.conformance.stands import SwappingStand
-from tests.store_postgres.sessions import blocked, runtime, session
+from tests.store_postgres.sessions import LOCKED, blocked, runtime, session, until
 
 Scene = Callable[[Server, str, SwappingStand], Awaitable[None]]
 
@@ -29,7 +29,7 @@ _BEFORE = (
 GUARD_OUTSIDE = rewritten(("append", _CONTROL, "true"), ("append", "was <> after", f"was <> after {_BEFORE}"))
 FACTS_UNLOCKED = rewritten(("take_facts", "pg_advisory_xact_lock_shared(1363430193, 1)", "1"))
 ACCOUNTS_UNORDERED = rewritten(("take_accounts", "PERFORM pg_advisory_xact_lock(1363430194, place)", "PERFORM 1"))
-RUNS_UNORDERED = rewritten(("take_runs", "ORDER BY id FOR NO KEY UPDATE", ""))
+RUNS_UNORDERED = rewritten(("take_runs", "ORDER BY id FOR NO KEY UPDATE", "ORDER BY random() FOR NO KEY UPDATE"))
 CLAIM_WAITS = rewritten(("claim", "FOR NO KEY UPDATE SKIP LOCKED", "FOR NO KEY UPDATE"))
 FIRST_UNLOCKED = rewritten(("add_key", "pg_advisory_xact_lock(1363430193, 2)", "1"))
 
@@ -91,13 +91,16 @@ async def runs_in_opposite_order(server: Server, dsn: str, stand: SwappingStand)
     for name in names:
         await admit(stand, name)
     async with runtime(dsn) as second:
-        for turn in range(12):
+        for turn in range(6):
             answers = []
-            for forth, back in zip(names, names[::-1], strict=True):
-                answers.append(stand.journal.submit(Deliver(forth, "signal", b"{}", T0_US, f"{turn} forth")))
-                answers.append(second.journal.submit(Deliver(back, "signal", b"{}", T0_US, f"{turn} back")))
+            with session(dsn) as other:  # who holds one of them until both batches have begun to take them
+                other.execute("SELECT 1 FROM runs WHERE run_id = 'n12' FOR UPDATE")
+                for forth, back in zip(names, names[::-1], strict=True):
+                    answers.append(stand.journal.submit(Deliver(forth, "signal", b"{}", T0_US, f"{turn} forth")))
+                    answers.append(second.journal.submit(Deliver(back, "signal", b"{}", T0_US, f"{turn} back")))
+                await until(lambda: server.execute(LOCKED, dsn) == [(2,)] or undone(stand, second) > 0, "both wait for a run")
             assert all(isinstance(outcome, Applied) for outcome in await asyncio.gather(*answers))
-        assert {stand.insights.inbox(name)[0] for name in names} == {24}
+        assert {stand.insights.inbox(name)[0] for name in names} == {12}
         assert undone(stand, second) == 0
 
 

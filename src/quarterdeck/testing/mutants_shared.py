@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, ExitStack
 from typing import NamedTuple
 
-from quarterdeck.core.commit import Applied, Commit, NewRun, Refused, SettlePost
+from quarterdeck.core.commit import Applied, Commit, GiveBack, NewRun, Refused, SettlePost
 from quarterdeck.testing.mutants_memory import Bug
 from quarterdeck.testing.patching import Plant, patched, varied
 from quarterdeck.testing.tables import Attachments, Run, Tables
@@ -27,6 +27,13 @@ class Edited(NamedTuple):
 
 
 SQLITE = (
+    Edited(
+        "given back by a former holder",
+        1,
+        "I11 I12",
+        "a_run_that_is_given_back_goes_on_elsewhere",
+        (("give_back", "AND epoch = ?", "AND ? > 0"),),
+    ),
     Edited(
         "line not kept at admission",
         1,
@@ -157,6 +164,20 @@ SQLITE = (
 """Bugs of the store in a file."""
 
 POSTGRES = (
+    Edited(
+        "given back by a former holder",
+        1,
+        "I11 I12",
+        "a_run_that_is_given_back_goes_on_elsewhere",
+        (("give_back", " AND epoch = (op -> 'epoch')::bigint", ""),),
+    ),
+    Edited(
+        "given back and not ready",
+        1,
+        "I18",
+        "a_run_that_is_given_back_goes_on_elsewhere",
+        (("give_back", "VALUES (of_run, (op -> 'at')::bigint)", "SELECT of_run, 0 WHERE false"),),
+    ),
     Edited(
         "line not kept at admission",
         1,
@@ -352,7 +373,35 @@ def _unlined(self: Tables, commit: Commit, new: NewRun) -> object:
 
 _admit = Tables._admit
 
+_give_back = Tables._give_back
+
+
+def _given_back_by_anybody(self: Tables, op: GiveBack) -> object:
+    run = self.runs.get(op.run_id)
+    return _give_back(self, op if run is None else varied(op, epoch=run.epoch))
+
+
+def _given_back_for_ever(self: Tables, op: GiveBack) -> object:
+    answer = _give_back(self, op)
+    self.ready.pop(op.run_id, None)
+    return answer
+
+
 MEMORY = (
+    Bug(
+        "given back by a former holder",
+        1,
+        "I11 I12",
+        "a_run_that_is_given_back_goes_on_elsewhere",
+        _method(Tables, "_give_back", _given_back_by_anybody),
+    ),
+    Bug(
+        "given back and not ready",
+        1,
+        "I18",
+        "a_run_that_is_given_back_goes_on_elsewhere",
+        _method(Tables, "_give_back", _given_back_for_ever),
+    ),
     Bug(
         "line not kept at admission",
         1,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from quarterdeck.core.commit import Claim, Claimed, Head, SettleLetter
-from quarterdeck.testing.conformance.stand import Broken, Stand, check, claim, demand, done, held, refused, submit
+from quarterdeck.core.commit import Claim, Claimed, ClaimedRun, GiveBack, Head, SettleLetter
+from quarterdeck.testing.conformance.stand import Broken, Hold, Stand, check, claim, demand, done, held, refused, submit
 from quarterdeck.testing.samples import T0_US, admission
 
 
@@ -53,6 +53,29 @@ async def deaths_of_owners_are_remembered(stand: Stand) -> None:
         await stand.replace_owner()
     (run,) = await claim(stand)
     demand(run.deaths == (2, 3, 4), "each at its sequence")
+
+
+@check(1, "I11", "I12", "I18")
+async def a_run_that_is_given_back_goes_on_elsewhere(stand: Stand) -> None:
+    """Who holds a run can give it back as it stands: it is ready for whoever has its code, and no death; nobody else can."""
+    await _needing(stand, "r1", "new")
+    (run,) = await claim(stand)
+    hold = Hold(stand, run.run_id, run.seq, run.epoch)
+    await hold.append()
+    await refused(stand, GiveBack("r1", hold.epoch - 1, T0_US), "epoch")
+    await refused(stand, GiveBack("r1", hold.epoch + 1, T0_US), "epoch")
+    await refused(stand, GiveBack("r0", 1, T0_US), "epoch")
+    demand(await claim(stand, "w2") == (), "what was refused has changed nothing")
+    await hold.append()
+    await done(stand, GiveBack("r1", hold.epoch, T0_US))
+    await refused(stand, hold.commit(), "epoch")
+    await refused(stand, GiveBack("r1", hold.epoch, T0_US), "epoch")
+    demand(await _claimed(stand, "old") == [], "it needs the same code as before")
+    runs = await claim(stand, "w2")
+    demand(runs == (ClaimedRun("r1", hold.seq, hold.epoch + 1),), f"all of it goes on elsewhere and nobody has died: {runs}")
+    await refused(stand, GiveBack("r1", hold.epoch, T0_US), "epoch")
+    hold.epoch += 1
+    await hold.append()
 
 
 @check(8, "I1", "I8")
