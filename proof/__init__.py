@@ -13,6 +13,7 @@ MODULES = (
     "proof.authority",
     "proof.simulation",
     "proof.programs",
+    "proof.random_programs",
     "proof.openapi",
     "proof.walls",
     "proof.fleet",

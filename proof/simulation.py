@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from statistics import median
 
 from proof.result import Suite, SuiteResult
 from quarterdeck.testing.mutants import MUTANTS
 from quarterdeck.testing.mutants_runtime import RUNTIME_MUTANTS
+from quarterdeck.testing.mutants_ventures import VENTURE_MUTANTS
 from quarterdeck.testing.patching import Plant
 from quarterdeck.testing.reached import DECLARED
+from quarterdeck.testing.scenario import draw
 from quarterdeck.testing.simulator import simulate
 
 SEEDS = 2_000
@@ -39,12 +43,17 @@ def swarm(seeds: Iterable[int]) -> tuple[list[str], Counter[str], Counter[str]]:
     return violations, met, totals
 
 
-def seeds_to_find(planted: Plant, patience: int) -> int | None:
-    """How many seeds it takes until a planted bug violates something; ``None`` if none of ``patience`` does."""
-    for seed in range(1, patience + 1):
+def seeds_to_find(planted: Plant, seeds: Sequence[int]) -> int | None:
+    """How many of these seeds it takes until a planted bug violates something; ``None`` if none does."""
+    for place, seed in enumerate(seeds, 1):
         if not simulate(seed, (planted,)).ok:
-            return seed
+            return place
     return None
+
+
+def with_ventures(count: int) -> list[int]:
+    """The first seeds whose simulations have workflows among their runs."""
+    return list(islice((seed for seed in itertools.count(1) if draw(seed).ventures), count))
 
 
 def simulation(seeds: int) -> SuiteResult:
@@ -64,11 +73,12 @@ def simulation(seeds: int) -> SuiteResult:
 def planted_bugs(patience: int, *, rare: bool) -> SuiteResult:
     """Every bug planted in the runtime has to be found; those planted in the store are looked for as well."""
     began = time.monotonic()
-    bugs = [mutant for mutant in RUNTIME_MUTANTS if rare or not mutant.rare]
-    found = {mutant.name: seeds_to_find(mutant.planted, patience) for mutant in bugs}
+    bugs = [mutant for mutant in (*RUNTIME_MUTANTS, *VENTURE_MUTANTS) if rare or not mutant.rare]
+    every, ventures = range(1, patience + 1), with_ventures(patience)
+    found = {mutant.name: seeds_to_find(mutant.planted, ventures if mutant in VENTURE_MUTANTS else every) for mutant in bugs}
     numbers = {name: number for name, number in found.items() if number is not None}
     in_store = [mutant for mutant in MUTANTS if mutant.store == "memory"] if rare else []
-    seen = [mutant.name for mutant in in_store if seeds_to_find(mutant.planted, STORE_PATIENCE) is not None]
+    seen = [mutant.name for mutant in in_store if seeds_to_find(mutant.planted, range(1, STORE_PATIENCE + 1)) is not None]
     detail: dict[str, object] = {
         "median_seeds": median(numbers.values()) if numbers else None, "most_seeds": max(numbers.values(), default=None),
         "contract_points": sorted({mutant.point for mutant in bugs if mutant.name in numbers}),

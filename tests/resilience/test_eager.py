@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Generator
 
 import pytest
 
-from quarterdeck.resilience.eager import Continuation, TimedOut, within
+from quarterdeck.resilience.eager import Continuation, Reins, TimedOut, within
 from quarterdeck.testing.clock import run, sleep
 
 COLOUR: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="none")
@@ -341,3 +341,18 @@ async def test_on_a_real_loop_as_well() -> None:
     assert await within(work(), 60.0) == "done"
     with pytest.raises(TimedOut):
         await within(never(), 0.01)
+
+
+def test_what_is_cut_off_while_its_time_runs_out_has_timed_out() -> None:
+    """The limit has passed, and the attempt does not know it yet: cutting it off then changes nothing."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        held: list[Reins] = []
+        reins = Reins(held.append, lambda _: None)
+        loop.call_at(loop.time() + 1.0, lambda: loop.call_soon(reins.cut, "run.cancelled"))
+        with pytest.raises(TimedOut):
+            await within(sleep(60.0), 1.0, reins)
+        assert reins.code == ""
+
+    run(main())

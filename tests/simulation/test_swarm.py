@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from proof.simulation import seeds_to_find, swarm
+from proof.simulation import seeds_to_find, swarm, with_ventures
 from quarterdeck.testing.mutants_runtime import RUNTIME_MUTANTS, RuntimeMutant
+from quarterdeck.testing.mutants_ventures import VENTURE_MUTANTS
 from quarterdeck.testing.reached import DECLARED, RARE
 from quarterdeck.testing.simulator import main, simulate
 
 SEEDS = 150
 ROOT = Path(__file__).resolve().parents[2]
 
-MENDED = (27, 34, 46, 68, 89, 137, 153, 166, 272, 375, 413, 538, 608, 847, 1145, 2201)
+VENTURES = with_ventures(60)
+
+MENDED = (27, 34, 46, 68, 89, 137, 153, 166, 272, 375, 413, 538, 608, 847, 1145, 2201, 60, 152, 496)
 """Seeds that once showed a bug of the runtime or of the simulator itself; what they play has changed since, they stay as a corpus."""
 
 
@@ -50,7 +53,12 @@ def test_a_history_depends_on_nothing_of_its_process() -> None:
 
 @pytest.mark.parametrize("mutant", [bug for bug in RUNTIME_MUTANTS if not bug.rare], ids=lambda bug: bug.name)
 def test_a_planted_bug_is_found(mutant: RuntimeMutant) -> None:
-    assert seeds_to_find(mutant.planted, 120) is not None
+    assert seeds_to_find(mutant.planted, range(1, 121)) is not None
+
+
+@pytest.mark.parametrize("mutant", [bug for bug in VENTURE_MUTANTS if not bug.rare], ids=lambda bug: bug.name)
+def test_a_planted_bug_of_workflows_is_found(mutant: RuntimeMutant) -> None:
+    assert seeds_to_find(mutant.planted, VENTURES) is not None
 
 
 def test_planted_bugs_cover_the_contract_and_leave_nothing_behind() -> None:

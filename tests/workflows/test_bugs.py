@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from quarterdeck.testing.drawn import machine, outcome
 from quarterdeck.testing.mutants_runtime import RuntimeMutant
 from quarterdeck.testing.mutants_workflows import WORKFLOW_MUTANTS
 from tests.workflows import test_divergence, test_forks, test_generations, test_interrupts, test_replay, test_sagas, test_waits
 from tests.workflows.stage import staged
-from tests.workflows.test_property import machine, outcome
 
 
 def crossed() -> None:

@@ -17,7 +17,8 @@ from quarterdeck.engine.workflows.play import Play
 from quarterdeck.engine.workflows.program import WorkflowProgram
 from quarterdeck.engine.workflows.recording import Recording
 from quarterdeck.ports.store import StoredEvent
-from tests.workflows import test_property, test_replay, test_sagas, test_waits
+from quarterdeck.testing import drawn
+from tests.workflows import test_replay, test_sagas, test_waits
 from tests.workflows.stage import Scene, World, staged
 
 FOLDER = Path(__file__).parent / "histories"
@@ -39,7 +40,7 @@ PLAYED: dict[str, tuple[object, str, object, Scene | None, set[int]]] = {
     "escalated": (test_waits.office, "sign", {"on_timeout": "escalate"}, None, set()),
     "messages": (test_waits.office, "listen", None, _news, {8}),
     "delegates": (test_waits.office, "ask", None, None, {12}),
-    "program": (test_property.machine, "interpret", {"program": PROGRAM}, None, {17}),
+    "program": (drawn.machine, "interpret", {"program": PROGRAM}, None, {17}),
 }
 """What each history is of: a deck, a route, a payload, what people did, and where it crashed."""
 

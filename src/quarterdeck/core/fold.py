@@ -23,6 +23,8 @@ from quarterdeck.core.vocabulary import CancelMode, EffectClass, ProposalKind, R
 
 CHILD_SPENDING = frozenset({"model_calls", "tool_calls", "tokens", "cost_microusd", "retries"})
 """What a child consumes counts for its parent as well, in these dimensions."""
+RESULT = "result"
+"""The call of what a workflow returns: a reply that no turn of a model wrote."""
 DENIAL_TOKENS = 24
 """What a denial's message to the model is counted as."""
 
@@ -106,7 +108,7 @@ def _decided(state: RunState, event: ev.GateDecided) -> None:
     elif event.ruling is Ruling.DENY:
         if not state.limited and event.reasons and event.reasons[0].startswith("budget."):
             state.limited = event.reasons[0]
-        if event.proposal is ProposalKind.REPLY:
+        if event.proposal is ProposalKind.REPLY and event.call != RESULT:
             if not state.turns:
                 raise Corrupt("journal.reply", "a reply was denied before any turn; the journal is not trustworthy")
             state.replied = False

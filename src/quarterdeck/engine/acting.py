@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -82,30 +83,51 @@ class _Batch:
                 item.dependency.release(item.permit)
 
 
+K = TypeVar("K")
+
+
 class _Tentative:
-    """Reservations of earlier calls of the same batch, counted while the later ones are judged; taken back at the end."""
+    """Reservations of earlier calls of the same batch, counted while the later ones are judged; taken back at the end.
+
+    Receipts of other steps may be noted meanwhile, so what is taken back is what was counted, not what was there before.
+    """
 
     def __init__(self, state: RunState) -> None:
-        self._state = state
-        self._reserved = dict(state.reserved)
-        self._slices = dict(state.slices)
-        self._digests: list[str] = []
+        self._reserved = _Count(state.reserved)
+        self._slices = _Count(state.slices)
+        self._digests = _Count(state.digests)
 
     def count(self, proposal: Proposal, decision: Decision, leases: tuple[ev.Move, ...]) -> None:
-        state = self._state
-        state.digests[proposal.digest] = state.digests.get(proposal.digest, 0) + 1
-        self._digests.append(proposal.digest)
+        self._digests.add(proposal.digest, 1)
         for dimension, amount in decision.reserve.items():
-            state.reserved[dimension] = state.reserved.get(dimension, 0) + amount
+            self._reserved.add(dimension, amount)
         for move in leases:
-            held = (move.account, move.dimension)
-            state.slices[held] = state.slices.get(held, 0) + move.leased
+            self._slices.add((move.account, move.dimension), move.leased)
 
     def undo(self) -> None:
-        self._state.reserved = self._reserved
-        self._state.slices = self._slices
-        for digest in self._digests:
-            self._state.digests[digest] -= 1
+        for count in (self._reserved, self._slices, self._digests):
+            count.undo()
+
+
+class _Count(Generic[K]):
+    """Amounts that are added for a while, by name."""
+
+    def __init__(self, amounts: dict[K, int]) -> None:
+        self._amounts = amounts
+        self._added: dict[K, int] = {}
+        self._new: set[K] = set()
+
+    def add(self, name: K, amount: int) -> None:
+        if name not in self._amounts:
+            self._new.add(name)
+        self._amounts[name] = self._amounts.get(name, 0) + amount
+        self._added[name] = self._added.get(name, 0) + amount
+
+    def undo(self) -> None:
+        for name, amount in self._added.items():
+            self._amounts[name] -= amount
+            if name in self._new and not self._amounts[name]:
+                del self._amounts[name]
 
 
 Performing = Callable[[Held, list[Allowed], float], Awaitable[None]]

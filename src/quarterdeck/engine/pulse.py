@@ -41,7 +41,7 @@ class Pulse:
         return self._loop.time() - self.heard_s
 
     def _extend(self) -> None:
-        if self._limit is not None:
+        if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(self.heard_s + self.limit_s)
 
     async def watch(self, performed: Coroutine[object, object, T]) -> T:

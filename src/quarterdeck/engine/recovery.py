@@ -131,7 +131,12 @@ async def _again(held: Held, effect: OpenEffect, tool: Tool, *, doubted: bool) -
     if until_s is None:
         return
     until_s = min(until_s, held.repeats_until_s(tool.spec, effect.opened_at_us)) if doubted else until_s
-    before = held.guard(ProposalKind.TOOL, effect.name, until_s, undoes=held.undoes(effect.call))
+    known_at_us = services.clock.now_us()  # by now nothing of it was done, where there is no doubt: its key counts from here
+
+    def repeats() -> float:
+        return held.repeats_until_s(tool.spec, effect.opened_at_us if doubted else known_at_us)
+
+    before = held.guard(ProposalKind.TOOL, effect.name, until_s, repeats=repeats, undoes=held.undoes(effect.call))
     held.sequencer.performing.add(effect.call)
     asked = Transaction(services.topics) if tool.spec.transactional else None
     context = held.context(effect.call, effect.key, asked)

@@ -16,6 +16,7 @@ import msgspec
 from quarterdeck.core import events as ev
 from quarterdeck.core.carrying import Carried
 from quarterdeck.core.errors import Corrupt
+from quarterdeck.core.fold import RESULT
 from quarterdeck.core.origins import Origins, Source
 from quarterdeck.core.sinks import sinks_of
 from quarterdeck.core.specs import ToolSpec
@@ -307,6 +308,8 @@ class Transcript:
             self._answer(event.call, _encoder.encode({"answered_by_a_person": detail}).decode())
             return
         content = _encoder.encode({"denied": list(event.reasons)} | ({"detail": detail} if detail else {})).decode()
+        if event.proposal is ProposalKind.REPLY and event.call == RESULT:
+            return  # what a workflow returned: there is no model to tell
         if event.proposal is ProposalKind.REPLY:
             self._turns[-1].notes.append(Message("user", content))
         else:

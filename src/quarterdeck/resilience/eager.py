@@ -61,8 +61,10 @@ class Reins:
         self._dropped(self)
 
     def cut(self, code: str) -> None:
-        """End the attempt: it raises :class:`CutOff` with this code, unless it ends by itself first. A second time changes nothing."""
-        if self._limit is not None and not self.code:
+        """End the attempt: it raises :class:`CutOff` with this code, unless it ends by itself first, or its time has run out. A second
+        time changes nothing.
+        """
+        if self._limit is not None and not self.code and not self._limit.expired():
             self.code = code
             self._limit.reschedule(asyncio.get_running_loop().time())
 

@@ -210,7 +210,7 @@ RUNTIME_MUTANTS = (
     ),
     mutant(
         "calls of one message do not see each other's reservations", 8, "I3",
-        ("engine.acting:_Tentative.count", "state.reserved[dimension] = state.reserved.get(dimension, 0) + amount", "pass"),
+        ("engine.acting:_Tentative.count", "self._reserved.add(dimension, amount)", "pass"),
     ),
     mutant("a run's own limit is not looked at", 8, "I3", ("core.budget:shortfall", "return dimension", "pass")),
     mutant(

@@ -39,9 +39,10 @@ from quarterdeck.store.chain import chained
 from quarterdeck.testing.noticing import is_late, notice_decision, notice_receipt, notice_refusal
 from quarterdeck.testing.processes import current
 from quarterdeck.testing.reached import Reached
-from quarterdeck.testing.scenario import Scenario
+from quarterdeck.testing.scenario import VENTURE, Scenario
 from quarterdeck.testing.tables import Run, Tables
-from quarterdeck.testing.watched import INTENTS, RECEIPTS, Before, Open, Watched, class_of, kind_of_body
+from quarterdeck.testing.watched import INTENTS, RECEIPTS, Before, Open, Venturing, Watched, class_of, kind_of_body
+from quarterdeck.testing.watchedventures import Ventures
 from quarterdeck.testing.world import Account, tool_specs
 
 FRESH_S = 1.0
@@ -73,6 +74,7 @@ class Oracle:
         self._trace = hashlib.sha256()
         self.providers: Mapping[str, Account] = {}
         self._prompt = scenario.rates.lost_before + scenario.rates.lost_after < 0.1
+        self._ventures = Ventures(self.violated, reached, self.runs, lambda: tables.approvals)
         self._hashes = {(spec.name, spec.schema_hash) for version in (1, 2) for spec in tool_specs(scenario, version)}
 
     # ---------------------------------------------------------------------------------------------------------- reporting
@@ -205,6 +207,9 @@ class Oracle:
             self.check(watched.seq == run.seq, "I7", f"{run.run_id}: the same bytes, sent again, changed the journal")
             return
         self.commits += 1
+        for order in commit.delivers:
+            if order.token in self.tables.runs[order.run_id].tokens:
+                self._delivered(order.run_id, order.kind, order.token)
         events = [ev.decode(item.body) for item in commit.records]
         if watched is None:
             watched = self._admitted(commit, events[0])
@@ -234,6 +239,7 @@ class Oracle:
         transcript = Transcript()
         transcript.apply(event, commit.records[0].payload)
         watched = self.runs[commit.run_id] = Watched(commit.run_id, state, transcript)
+        watched.venture = Venturing() if state.contract.route == VENTURE else None
         return watched
 
     def _check_guards(self, commit: Commit, watched: Watched, events: Sequence[ev.Event]) -> None:
@@ -287,13 +293,15 @@ class Oracle:
         self, commit: Commit, watched: Watched, event: ev.Event, payload: bytes | None, events: Sequence[ev.Event]
     ) -> None:
         submitted_s, offset_us = self._submitted[_identity(commit)]
+        self._ventures.event(watched, event, payload)
         match event:
             case ev.ModelOpened() | ev.ToolOpened():
                 until_s = (event.perform_by_us - offset_us) / 1e6
                 self._opened(commit, watched, event, events, submitted_s, until_s)
             case ev.EffectReopened():
                 self._check_waited(watched, event.call, "was reopened")
-                self._check_revoked(watched, watched.open[event.call].name, ProposalKind.TOOL, f"reopening {event.call}")
+                name, undoes = watched.open[event.call].name, _undoes(watched, event.call)
+                self._check_revoked(watched, name, ProposalKind.TOOL, f"reopening {event.call}", undoes)
                 opened = watched.open[event.call]
                 opened.worker, opened.submitted_s, opened.attempts = watched.holder or "", submitted_s, 0
                 opened.until_s = (event.perform_by_us - offset_us) / 1e6
@@ -359,20 +367,21 @@ class Oracle:
     ) -> None:
         state, run_id, is_model = watched.state, watched.run_id, isinstance(event, ev.ModelOpened)
         together = {other.call for other in events if isinstance(other, ev.ToolOpened)}
-        others = [call for call in watched.open if call not in together]
+        others = [call for call in watched.open if call not in together and watched.venture is None]
         self.check(not others, "contract 5", f"{run_id}: {event.call} was opened while {others} had no receipt")
         self.check(event.call not in watched.effects, "I2", f"{run_id}: {event.call} was opened twice")
         if isinstance(event, ev.ModelOpened):
             self._check_revoked(watched, event.model, ProposalKind.MODEL, f"the intent of {event.call}")
-            system = Message("system", f"You are {state.contract.agent}.")
-            messages = watched.transcript.window(system, event.first)
+            messages = _messages(watched, event)
             opened = Open(
                 *(event.model, event.key, "", True, False, False, EffectClass.READ),
                 *(watched.holder or "", commit.epoch, submitted_s, submitted_s, until_s),
                 max_output_tokens=event.max_output_tokens, messages=messages,
             )  # fmt: skip
         else:
-            self._check_revoked(watched, event.tool, ProposalKind.TOOL, f"the intent of {event.call}")
+            self._check_revoked(
+                watched, event.tool, ProposalKind.TOOL, f"the intent of {event.call}", _undoes(watched, event.call)
+            )
             self.check(
                 watched.allows.get(event.call) == event.digest, "I4", f"{run_id}: {event.call} was opened without its allow"
             )
@@ -388,28 +397,31 @@ class Oracle:
         """Autonomy, mode, switches and policies, in the oracle's words: who needs a person, and what nobody may do."""
         contract = watched.state.contract
         self.check(event.tool in contract.allowed_tools, "I4", f"{watched.run_id} has no tool {event.tool}")
+        if _undoes(watched, event.call):
+            return
         ruling = AUTONOMY_RULES[contract.autonomy][event.effect]
         self.check(ruling is not Ruling.DENY, "I4", f"{watched.run_id}: {event.tool} is beyond {contract.autonomy}")
         asks = ruling is Ruling.ASK or f"force_approval:{event.tool}" in self.switches
         asks = asks or (contract.mode is Mode.HUMAN_GATED and event.effect is not EffectClass.READ)
         if self.scenario.policies:
-            written = msgspec.json.decode(watched.transcript.raw(event.call), type=dict[str, object])
+            raw = watched.venture.steps[event.call][1] if watched.venture is not None else watched.transcript.raw(event.call)
+            written = msgspec.json.decode(raw, type=dict[str, object])
             asks = asks or (event.tool == "pay" and int(str(written["amount"])) > 3)
             self.check(event.tool != "mail" or written["target"] != "c3", "I4", f"{watched.run_id}: a forbidden letter")
         if asks:
             used = any(consume.digest == event.digest for consume in commit.consumes)
             self.check(used, "I5", f"{watched.run_id}: {event.call} ({event.tool}) was opened, and nobody had approved it")
 
-    def _check_revoked(self, watched: Watched, name: str, kind: ProposalKind, what: str) -> None:
-        since_s = self._revoked_since(watched, name, kind)
+    def _check_revoked(self, watched: Watched, name: str, kind: ProposalKind, what: str, undoes: bool = False) -> None:
+        since_s = self._revoked_since(watched, name, kind, undoes)
         self.check(since_s is None, "I9", f"{watched.run_id}: {what} was committed, revoked since {since_s} s")
 
-    def _revoked_since(self, watched: Watched, name: str, kind: ProposalKind) -> float | None:
+    def _revoked_since(self, watched: Watched, name: str, kind: ProposalKind, undoes: bool) -> float | None:
         contract = watched.state.contract
         by_kind = f"disable_tool:{name}" if kind is ProposalKind.TOOL else f"block_model:{name}"
         covering = ("freeze", f"stop_route:{contract.route}", f"deny_tenant:{contract.tenant}", by_kind)
         times = [self.switches[switch] for switch in covering if switch in self.switches]
-        if watched.cancelled_s is not None:
+        if watched.cancelled_s is not None and not undoes:
             times.append(watched.cancelled_s)
         return min(times) if times else None
 
@@ -428,6 +440,10 @@ class Oracle:
             elif kind == "effect":
                 known = name in watched.state.unknown or event.wake_at_us is not None
                 self.check(known, "I18", f"{run_id} waits for {on}, and nobody can resolve it")
+            elif watched.venture is not None and kind in ("signal", "timer", "run"):
+                self.check(event.wake_at_us is not None, "I18", f"{run_id} waits for {on} for ever")
+            elif watched.venture is not None and kind == "compensation":
+                self.check(name in watched.state.calls, "I18", f"{run_id} waits for {on}, which is not there")
             else:
                 self.check(
                     kind in ("model", "account") and event.wake_at_us is not None, "I18", f"{run_id} waits for {on} for ever"
@@ -448,7 +464,7 @@ class Oracle:
         for dimension in sorted({*state.spent, *state.reserved}):
             limit = getattr(state.contract.limits, dimension)
             used = state.spent.get(dimension, 0) + state.reserved.get(dimension, 0)
-            if limit is not None and dimension != "retries":
+            if limit is not None and dimension != "retries" and watched.venture is None:  # undoing is beyond the run's own limits
                 self.check(used <= limit, "I3", f"{run_id} has used {used} {dimension}, its limit is {limit}")
         for account in (f"route:{state.contract.route}", f"tenant:{state.contract.tenant}", "all"):
             limits = self.scenario.accounts.get("tenant:*" if account.startswith("tenant:") else account)
@@ -503,7 +519,7 @@ class Oracle:
         }
         self.check(opened.digest in digests, "I4", f"{what} got other arguments than were allowed")
         self.check(opened.key == context.idempotency_key, "I2", f"{what} got the key {context.idempotency_key}, not {opened.key}")
-        self._check_attempt(watched, opened, ProposalKind.TOOL, spec.name, what)
+        self._check_attempt(watched, opened, ProposalKind.TOOL, spec.name, what, _undoes(watched, context.call))
 
     def asked(self, model: str, request: ModelRequest) -> None:
         """A model is about to be asked."""
@@ -537,17 +553,19 @@ class Oracle:
                 not early, "contract 6", f"{watched.run_id}: {call} {what}, its owner may act until {opened.until_s:.3f} s"
             )
 
-    def _check_attempt(self, watched: Watched, opened: Open, kind: ProposalKind, name: str, what: str) -> None:
+    def _check_attempt(
+        self, watched: Watched, opened: Open, kind: ProposalKind, name: str, what: str, undoes: bool = False
+    ) -> None:
         now_s, process = self.clock.boottime_s(), current()
         opened.attempts += 1
         self.check(process is not None and process.name == opened.worker, "I12", f"{what}: {process} acts for {opened.worker}")
         self.check(now_s <= opened.until_s + 0.001, "contract 6", f"{what} began at {now_s:.3f} s, after {opened.until_s:.3f} s")
         if opened.attempts == 1 and now_s - opened.submitted_s <= FRESH_S:
             return
-        since_s = self._revoked_since(watched, name, kind)
+        since_s = self._revoked_since(watched, name, kind, undoes)
         self.check(since_s is None, "I9", f"{what}: attempt {opened.attempts} began, revoked since {since_s} s")
         deadline_us = watched.state.contract.deadline_at_us
-        late = deadline_us is not None and self.clock.now_us() >= deadline_us
+        late = deadline_us is not None and self.clock.now_us() >= deadline_us and not undoes
         self.check(not late, "I9", f"{what}: attempt {opened.attempts} began after the deadline")
 
     def died(self, worker: str) -> None:
@@ -557,6 +575,19 @@ class Oracle:
             if watched.holder == worker:
                 for opened in watched.open.values():
                     self.reached.sometimes(f"crash.open.{class_of(opened)}")
+
+
+def _undoes(watched: Watched, call: str) -> bool:
+    """Whether a call compensates a step, as the journal says."""
+    return watched.venture is not None and call in watched.venture.steps and watched.venture.steps[call][0].undoes != ""
+
+
+def _messages(watched: Watched, event: ev.ModelOpened) -> tuple[Message, ...]:
+    """What a model may be shown: the transcript, or what a workflow wrote."""
+    if watched.venture is None:
+        return watched.transcript.window(Message("system", f"You are {watched.state.contract.agent}."), event.first)
+    said = msgspec.json.decode(watched.venture.steps[event.call][1])
+    return tuple([Message(one["role"], one["content"]) for one in said["messages"]])
 
 
 def _identity(commit: Commit) -> tuple[str, int, int, bytes]:

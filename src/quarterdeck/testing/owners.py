@@ -31,6 +31,7 @@ from quarterdeck.testing.minds import SimulatedModel
 from quarterdeck.testing.oracle import Oracle
 from quarterdeck.testing.processes import Process, SimulatedLoop
 from quarterdeck.testing.scenario import POLICIES, Scenario
+from quarterdeck.testing.ventures import declare
 from quarterdeck.testing.watchedstore import WatchedStore
 from quarterdeck.testing.world import SimulatedTool, World, tool_specs
 
@@ -212,6 +213,8 @@ class Owners:
                 limits=plan.limits, max_output_tokens=120, degrade=degrade, parallel_calls=plan.parallel,
             )  # fmt: skip
             deck.routes[plan.name] = RouteSpec(plan.name, plan.name, approval_timeout_s=plan.approval_timeout_s)
+        if scenario.ventures:
+            declare(deck, scenario, world)
         deck.accounts.update(scenario.accounts)
         if scenario.policies:
             deck.policy(POLICIES)

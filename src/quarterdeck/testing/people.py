@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 from quarterdeck.app.budgets import Budget
 from quarterdeck.app.runtime import RunHandle, Runtime
 from quarterdeck.core.errors import QuarterdeckError, Refused, Unavailable
+from quarterdeck.core.steps import StepKind
 from quarterdeck.core.vocabulary import Status
 from quarterdeck.ports.clock import Clock
 from quarterdeck.testing.oracle import Oracle
 from quarterdeck.testing.owners import Owner, Owners
 from quarterdeck.testing.scenario import Order, Scenario, SwitchPlan
+from quarterdeck.testing.ventures import NEWS
 from quarterdeck.testing.watched import Watched
 from quarterdeck.testing.world import World
 
@@ -71,9 +73,21 @@ class People:
         if order.twice:  # what stands against new runs does not stand against this one
             again = await self.ask(order.label, lambda runtime: _submit(runtime, order))
             self.oracle.check(again.id == handle.id, "I1", f"{order.label} became {handle.id} and {again.id}")
+        errands = [self._news(order, handle.id, number, after_s) for number, after_s in enumerate(order.news_s)]
         if order.cancel_after_s is not None:
-            await self.clock.sleep(order.cancel_after_s)
-            await self.ask(f"cancel {order.label}", lambda runtime: runtime.cancel(handle.id))
+            errands.append(self._cancel(order, handle.id, order.cancel_after_s))
+        await asyncio.gather(*errands)
+
+    async def _cancel(self, order: Order, run_id: str, after_s: float) -> None:
+        await self.clock.sleep(after_s)
+        await self.ask(f"cancel {order.label}", lambda runtime: runtime.cancel(run_id, mode=order.cancel_mode))
+
+    async def _news(self, order: Order, run_id: str, number: int, after_s: float) -> None:
+        """Send a message, perhaps twice; a run that has ended takes none."""
+        await self.clock.sleep(after_s)
+        said, token = {"n": number}, f"{order.label}-{number}"
+        for _ in range(2 if order.twice else 1):
+            await self._tolerant(token, lambda runtime: runtime.signal(run_id, NEWS, said, token=token))
 
     async def _admitted(self, order: Order) -> RunHandle:
         """The run that is asked for; while a switch stands against it, it is asked for again and again."""
@@ -150,8 +164,12 @@ class People:
     async def _resolve(self, watched: Watched) -> None:
         """Say how an unknown effect ended, when nothing of it can be on its way any more."""
         state = watched.state
-        if state.status is not Status.WAITING or state.code != "effect.unknown":
+        if state.status is not Status.WAITING:
             return
+        if any(mark.kind is StepKind.STUCK for mark in state.calls.values()):
+            by_hand = not self.healing and self.world.chance.random() < 0.1 and self._is_quiet(watched)
+            self.world.reached.sometimes("venture.stuck")
+            await self._tolerant("resume", lambda runtime: runtime.resume(watched.run_id, by="person", done=by_hand))
         for call in sorted(state.unknown):
             opened = watched.effects.get(call)
             account = self.world.ledger.get(opened.key) if opened is not None else None
@@ -162,6 +180,10 @@ class People:
                 f"resolve {call}",
                 lambda runtime, call=call, done=done: runtime.resolve(watched.run_id, call, done=done, by="person"),  # type: ignore[misc]
             )
+
+    def _is_quiet(self, watched: Watched) -> bool:
+        """Whether nothing of a run is on its way to a provider."""
+        return not any(account.in_flight for key, account in self.world.ledger.items() if key.startswith(watched.run_id))
 
     async def _tolerant(self, what: str, call: Callable[[Runtime], Coroutine[Any, Any, None]]) -> None:
         """Ask, and take a refusal for an answer: somebody else, or time, was quicker."""
@@ -193,7 +215,7 @@ def _submit(runtime: Runtime, order: Order) -> Coroutine[Any, Any, RunHandle]:
     )
     return runtime.submit(
         order.route,
-        {"label": order.label},
+        {"label": order.label} | ({} if order.venture is None else {"program": order.venture}),
         tenant=order.tenant,
         user=f"user of {order.label}",
         budget=budget,

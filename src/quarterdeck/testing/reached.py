@@ -74,6 +74,10 @@ DECLARED: dict[str, str] = {
     "machine.slept": "the machine slept",
     "admission.repeated": "a request was sent twice under one key",
     "follower.saw": "somebody followed a run live",
+    "venture.undone": "a step of a failed saga was undone",
+    "venture.stuck": "something could not be undone, and a person let the run go on",
+    "venture.told": "a workflow took a message",
+    "venture.child": "a workflow's child has ended",
 }
 """Every situation by name, with what it means."""
 

@@ -14,7 +14,7 @@ import random
 import msgspec
 
 from quarterdeck.core.contract import Limits
-from quarterdeck.core.vocabulary import Autonomy, Mode
+from quarterdeck.core.vocabulary import Autonomy, CancelMode, Mode
 
 
 class Rates(msgspec.Struct, frozen=True):
@@ -52,6 +52,14 @@ class Rates(msgspec.Struct, frozen=True):
     meddle: float = 0.0
 
 
+class Venture(msgspec.Struct, frozen=True):
+    """A program of a simulated workflow: what it does, with a number and with parts."""
+
+    kind: str
+    number: int
+    parts: tuple[Venture, ...] = ()
+
+
 class Order(msgspec.Struct, frozen=True):
     """One run that a client asks for: when, which route, with what limits, and whether it is cancelled when."""
 
@@ -67,6 +75,9 @@ class Order(msgspec.Struct, frozen=True):
     cancel_after_s: float | None = None
     followed: bool = False
     twice: bool = False
+    venture: Venture | None = None
+    cancel_mode: CancelMode | None = None
+    news_s: tuple[float, ...] = ()
 
 
 class AgentPlan(msgspec.Struct, frozen=True):
@@ -120,9 +131,21 @@ class Scenario(msgspec.Struct, frozen=True):
     crashes: int
     answer_every_s: float
 
+    @property
+    def ventures(self) -> bool:
+        """Whether workflows are among the runs."""
+        return any(order.venture is not None for order in self.orders)
+
 
 TOOLS = ("lookup", "note", "ship", "pay", "mail")
 """The simulated tools: a read, an idempotent write, an idempotent external one that can be asked, a reconcilable one, any other."""
+
+LEAVES = ("lookup", "note", "note", "ship", "ship", "pay", "mail", "compute", "sleep", "signal", "approve", "model")
+"""What the programs of simulated workflows do."""
+FORMS = ("seq", "par", "saga", "saga", "try", "nest")
+"""How they put it together."""
+VENTURE = "venture"
+"""The route of simulated workflows."""
 
 POLICIES = """
 permit(principal, action, resource);
@@ -156,6 +179,8 @@ def draw(seed: int) -> Scenario:
         if chance.random() < 0.5:
             asking = msgspec.structs.replace(agents[0], autonomy=Autonomy.EXECUTES_AFTER_APPROVAL, approval_timeout_s=5)
             agents = (asking, *agents[1:])
+    if not crowded:
+        orders = _with_ventures(random.Random(f"ventures/{seed}"), orders, span_s)
     return Scenario(
         seed=seed,
         quiesced=quiesced,
@@ -177,6 +202,47 @@ def draw(seed: int) -> Scenario:
         crashes=chance.choice((0, 1, 3, 6)),
         answer_every_s=chance.choice((0.5, 2.0, 8.0)),
     )
+
+
+def _with_ventures(chance: random.Random, orders: tuple[Order, ...], span_s: float) -> tuple[Order, ...]:
+    """In many simulations some workflows are among the runs."""
+    if chance.random() < 0.55:
+        return orders
+    ventures = [_venture_order(chance, index, span_s) for index in range(chance.choice((1, 2, 3)))]
+    return (*orders[:3], *ventures)
+
+
+def _venture_order(chance: random.Random, index: int, span_s: float) -> Order:
+    program = drawn_venture(chance, 4)
+    cancel_after_s = chance.random() * chance.choice((2.0, 20.0, span_s)) if chance.random() < 0.3 else None
+    news_s = tuple([chance.random() * 20.0 for _ in range(chance.choice((0, 1, 2, 4)))])
+    style = chance.random()
+    if style < 0.2:  # somebody changes their mind in the middle of a saga
+        steps = (Venture("note", 1), Venture("ship", 2), Venture("sleep", 5), program)
+        program, cancel_after_s = Venture("saga", 2, steps), 1.0 + chance.random() * 30.0
+    elif style < 0.4:  # messages, one after the other
+        program = Venture("seq", 0, (Venture("signal", 1), Venture("signal", 2), program))
+        news_s = tuple([chance.random() * 20.0 for _ in range(3)])
+    return Order(
+        f"v{index}",
+        chance.random() * span_s * chance.choice((0.05, 0.5)),
+        VENTURE,
+        chance.choice(("t0", "t1")),
+        deadline_s=chance.choice((*(None,) * 7, 60.0)),
+        cancel_after_s=cancel_after_s,
+        twice=chance.random() < 0.1,
+        venture=program,
+        cancel_mode=chance.choice((None, None, None, CancelMode.DRAIN, CancelMode.STOP)),
+        news_s=news_s,
+    )
+
+
+def drawn_venture(chance: random.Random, depth: int) -> Venture:
+    """A program, at most so deep."""
+    if depth == 0 or chance.random() < 0.25:
+        return Venture(chance.choice(LEAVES), chance.randint(1, 5))
+    count = chance.choice((1, 2, 2, 3))
+    return Venture(chance.choice(FORMS), chance.randint(1, 5), tuple([drawn_venture(chance, depth - 1) for _ in range(count)]))
 
 
 def _rates(chance: random.Random, *, quiesced: bool, keys_expire: bool) -> Rates:

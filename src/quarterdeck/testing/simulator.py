@@ -37,6 +37,7 @@ from quarterdeck.testing.sealed import sealed
 from quarterdeck.testing.tables import Tables
 from quarterdeck.testing.verdict import Report, judge_end
 from quarterdeck.testing.watchedstore import WatchedStore
+from quarterdeck.testing.watchedventures import replays
 from quarterdeck.testing.world import World
 
 HEAL_S = 5_000.0
@@ -120,6 +121,9 @@ class Simulation:
             if task.done():
                 task.result()
             task.cancel()
+        serving = [owner.runtime for owner in self.owners.serving() if owner.runtime is not None]
+        if self.scenario.ventures and serving:
+            replays(self.oracle.violated, self.oracle.runs, serving[0].replay)
         await self.owners.stop()
         self.people.leave()
         judge_end(self.oracle, self.world, self.people.acknowledged)

@@ -92,7 +92,8 @@ def _accounts_add_up(oracle: Oracle) -> None:
         contract = watched.state.contract
         for account in (f"route:{contract.route}", f"tenant:{contract.tenant}", "all"):
             for dimension in ("model_calls", "tool_calls", "tokens", "cost_microusd"):
-                amount = watched.state.spent.get(dimension, 0)
+                below = watched.venture.delegated.get(dimension, 0) if watched.venture is not None else 0
+                amount = watched.state.spent.get(dimension, 0) - below
                 if amount:
                     spent[account, dimension] = spent.get((account, dimension), 0) + amount
     committed = {name: row.committed for name, row in oracle.tables.accounts.items() if row.committed}

@@ -61,6 +61,29 @@ class Watched:
     tokens: set[str] = field(default_factory=set)
     consumed: set[str] = field(default_factory=set)
     ruled: dict[str, Ruling] = field(default_factory=dict)
+    venture: Venturing | None = None
+
+
+@dataclass(slots=True)
+class Done:
+    """A completed step that could be undone: the saga that it belongs to, and how often it was undone."""
+
+    call: str
+    saga: str
+    undone: int = 0
+
+
+@dataclass(slots=True)
+class Venturing:
+    """What the oracle knows of a workflow: its steps, with their arguments, and what must be undone of it."""
+
+    steps: dict[str, tuple[ev.StepProposed, bytes]] = field(default_factory=dict)
+    done: dict[str, Done] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    news: list[bytes] = field(default_factory=list)
+    children: dict[str, str] = field(default_factory=dict)
+    delegated: dict[str, int] = field(default_factory=dict)
+    marked: bool = False
 
 
 @dataclass(slots=True)

@@ -25,12 +25,23 @@ from quarterdeck.testing.processes import Process, current
 from quarterdeck.testing.reached import Reached
 from quarterdeck.testing.scenario import Outage, Rates, Scenario
 
+UNDO = ".undo"
+"""The name of what undoes a tool is the tool's, with this behind it."""
+
 
 class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What every simulated tool takes."""
 
     target: str
     amount: int
+
+
+class Undone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the tools take that undo others."""
+
+    key: str
+    arguments: dict[str, object]
+    result: object = None
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -178,7 +189,7 @@ class SimulatedTool:
     def fit(self, arguments: bytes) -> str:
         """Why these arguments do not fit, or an empty string."""
         try:
-            _arguments.decode(arguments)
+            (_undone if self.spec.name.endswith(UNDO) else _arguments).decode(arguments)
         except msgspec.DecodeError as error:
             return str(error)
         return ""
@@ -282,7 +293,7 @@ def tool_specs(scenario: Scenario, version: int) -> tuple[ToolSpec, ...]:
     """The manifests of the simulated tools. Another ``version`` describes their arguments otherwise, so their hashes differ."""
     schema = _SCHEMA % version
     kept_s = scenario.key_kept_s
-    return (
+    specs = (
         ToolSpec("lookup", "look something up", EffectClass.READ, schema, timeout_s=scenario.tool_timeout_s),
         ToolSpec(
             *("note", "write a note", EffectClass.WRITE, schema),
@@ -298,9 +309,26 @@ def tool_specs(scenario: Scenario, version: int) -> tuple[ToolSpec, ...]:
         ),
         ToolSpec("mail", "send a letter", EffectClass.EXTERNAL, schema, timeout_s=scenario.tool_timeout_s, cost_microusd=10),
     )  # fmt: skip
+    return specs if not scenario.ventures else (*specs, *[_undoing(spec) for spec in specs if spec.idempotent])
+
+
+def _undoing(spec: ToolSpec) -> ToolSpec:
+    return msgspec.structs.replace(
+        spec,
+        name=spec.name + UNDO,
+        description=f"undo {spec.name}",
+        input_schema=_UNDO_SCHEMA,
+        reconcilable=False,
+        cost_microusd=0,
+    )
 
 
 _arguments: msgspec.json.Decoder[Arguments] = msgspec.json.Decoder(Arguments, strict=True)
+_undone: msgspec.json.Decoder[Undone] = msgspec.json.Decoder(Undone)
+_UNDO_SCHEMA = (
+    b'{"type":"object","properties":{"key":{"type":"string"},"arguments":{"type":"object"},"result":{}},'
+    b'"required":["key","arguments"],"additionalProperties":false}'
+)
 _SCHEMA = (
     b'{"type":"object","description":"version %d","properties":{"target":{"type":"string"},"amount":{"type":"integer"}},'
     b'"required":["target","amount"],"additionalProperties":false}'

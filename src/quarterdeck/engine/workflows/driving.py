@@ -10,6 +10,7 @@ import msgspec
 from quarterdeck.core import events as ev
 from quarterdeck.core.carrying import carried
 from quarterdeck.core.errors import Corrupt, QuarterdeckError, UsageError
+from quarterdeck.core.fold import RESULT
 from quarterdeck.core.judge import revoked
 from quarterdeck.core.loop import Decide, Finish, Recover, Wait, Withdraw, next_move
 from quarterdeck.core.steps import StepKind
@@ -330,11 +331,13 @@ class _Driver:
         output = _encoder.encode(WorkflowOutput(text, "", msgspec.Raw(value)))
         if state.cancelled_by:
             return Rest(Finish(Status.CANCELLED, StopReason.CANCELLED, "run.cancelled"), (), output)
-        proposal = propose_reply(state.contract, "result", text)
+        proposal = propose_reply(state.contract, RESULT, text)
         decision = held.services.gate.judge(proposal, state, held.standing).decision
         event = decided(held, proposal, decision)
         if decision.ruling is not Ruling.ALLOW:
             event = msgspec.structs.replace(event, ruling=Ruling.DENY)
-            return Rest(Finish(Status.REFUSED, StopReason.REFUSED, decision.reasons[0]), ((event, None),))
+            late = decision.reasons[0] == "deadline.exceeded"
+            how = (Status.FAILED, StopReason.TIMED_OUT) if late else (Status.REFUSED, StopReason.REFUSED)
+            return Rest(Finish(*how, decision.reasons[0]), ((event, None),))
         code = "completed.with_failed_effects" if state.effects.failed else "completed"
         return Rest(Finish(Status.SUCCEEDED, StopReason.COMPLETED, code), ((event, None),), output)
