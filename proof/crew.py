@@ -12,6 +12,7 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,7 +20,8 @@ import msgspec
 
 from quarterdeck import Budget, Context, Quarterdeck, ToolContext
 from quarterdeck.core import rules
-from quarterdeck.core.dependency import BulkheadPolicy, DependencyPolicy
+from quarterdeck.core.dependency import DependencyPolicy
+from quarterdeck.core.limits import BulkheadPolicy
 from quarterdeck.dispatch import relay
 from quarterdeck.engine import held
 from quarterdeck.engine.held import Held
@@ -78,7 +80,7 @@ def crew(duty: Duty) -> Quarterdeck:
 
     many = DependencyPolicy(concurrency=BulkheadPolicy(slots=duty.active, max_queue=duty.active))
 
-    @deck.tool(**kind, dependency=many, timeout=min(600.0, duty.known_s / 3))  # type: ignore[arg-type]
+    @deck.tool(**kind, dependency=many, timeout=min(600.0, duty.known_s / 3))
     async def haul(step: int, ctx: ToolContext) -> int:
         """Haul."""
         ledger.write("begun", ctx.idempotency_key)
@@ -90,7 +92,7 @@ def crew(duty: Duty) -> Quarterdeck:
         deck.policy(duty.rules)
     if duty.tools:
         deck.budget("all", Budget(tools=duty.tools))
-    turns = [*[[("haul", {"step": step})] for step in range(STEPS)], "hauled"]
+    turns: list[str | Sequence[tuple[str, object]]] = [*[[("haul", {"step": step})] for step in range(STEPS)], "hauled"]
     deck.agent("haul", model=ScriptedModel(turns), tools=[haul])
     _in_order(deck, ledger, duty)
     return deck
@@ -120,7 +122,7 @@ def _in_order(deck: Quarterdeck, ledger: Ledger, duty: Duty) -> None:
     async def ordered(ctx: Context, of: str) -> str:
         await ctx.tool(mark, of=of)
         await ctx.tool(tell, of=of)
-        return await ctx.tool(mark, of=of)
+        return str(await ctx.tool(mark, of=of))
 
 
 async def work(duty: Duty) -> None:

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -254,7 +255,7 @@ async def database_killed(kills: int, plant: AbstractContextManager[object], *, 
             writing = [asyncio.ensure_future(append(name)) for name in names]
             for _ in range(kills):
                 floor = sum(acknowledged.values()) + 400
-                await comes(lambda floor=floor: sum(acknowledged.values()) > floor, 30.0)
+                await comes(partial(_more, acknowledged, floor), 30.0)
                 if not gently:
                     os.kill(int((Path(_folder(server)) / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
                 await asyncio.to_thread(_restart, server)
@@ -309,7 +310,7 @@ async def drained(runs: int, rounds: int, plant: AbstractContextManager[object],
             for number in range(rounds):
                 up.append(await there.worker(f"w{number + 2}"))
                 await submitted(rt, each)
-                if not await comes(lambda number=number: _under_way(there.ledger, f"w{number}") > 0, 20.0):
+                if not await comes(partial(_at_work, there.ledger, f"w{number}"), 20.0):
                     found.append(f"w{number} had nothing to do when it was stopped")
                 leaving = up.pop(0)
                 began_s = time.monotonic()
@@ -338,6 +339,14 @@ def _under_way(ledger: Path, name: str) -> int:
     """Effects that a worker is performing."""
     mine = Counter(line.split()[0] for line in ledger.read_text().splitlines() if line.endswith(f" {name}"))
     return mine["begun"] - mine["ended"]
+
+
+def _at_work(ledger: Path, name: str) -> bool:
+    return _under_way(ledger, name) > 0
+
+
+def _more(acknowledged: Counter[str], floor: int) -> bool:
+    return acknowledged.total() > floor
 
 
 def _told_too_early() -> AbstractContextManager[object]:
@@ -394,7 +403,7 @@ async def _awaited(trial: Callable[[], Awaitable[Found]]) -> Found:
 SUITES = (
     suite_of(
         "worker-kill",
-        lambda quick: [lambda runs=runs: killed(runs, nullcontext()) for runs in ((30,) if quick else LENGTHS)],
+        lambda quick: [partial(killed, runs, nullcontext()) for runs in ((30,) if quick else LENGTHS)],
         {"expired leases are left alone": lambda: killed(10, FOREVER(), for_s=LEASE_S + 8.0)},
     ),
     suite_of(

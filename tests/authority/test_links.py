@@ -40,10 +40,34 @@ def searched(text: str) -> list[str]:
 
 
 PIECES = st.sampled_from(
-    "http://a.example/x HTTPS://B.Example hxxps://c[.]example d(dot)example www.e.example DE89 3704 0044 0532 0130 00 "
-    "de89370400440532013000 notes.txt a.b co.uk/x @f.example aHR0cDovL2cuZXhhbXBsZS94 687474703a2f2f682e6578616d706c65 ... "
-    "%2e &#46; i\u3002example j\u2024example \u200b ftp:// :// xxp \u017f.\u017f\u017f - ( ]".split(" ")
-    + ["\x1c", "\u2028", "\u00a0", " ", "\n"]
+    [
+        *(
+            "http://a.example/x",
+            "HTTPS://B.Example",
+            "hxxps://c[.]example",
+            "d(dot)example",
+            "www.e.example",
+            "ftp://",
+            "://",
+            "xxp",
+        ),
+        *(
+            "DE89",
+            "3704",
+            "0044",
+            "0532",
+            "0130",
+            "00",
+            "de89370400440532013000",
+            "notes.txt",
+            "a.b",
+            "co.uk/x",
+            "@f.example",
+            "...",
+        ),
+        *("aHR0cDovL2cuZXhhbXBsZS94", "687474703a2f2f682e6578616d706c65", "%2e", "&#46;", "i\u3002example", "j\u2024example"),
+        *("\u200b", "\u017f.\u017f\u017f", "-", "(", "]", "\x1c", "\u2028", "\u00a0", " ", "\n"),
+    ]
 )
 
 

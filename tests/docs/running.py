@@ -27,6 +27,7 @@ class Stale(AssertionError):
 def run(name: str, page: str, folder: Path) -> int:
     """Run every block of a page in ``folder``, which must be the working directory; how many were run or compared."""
     files = {Path(block.file).stem for block in pages.blocks(page) if block.file.endswith(".py")}
+    others = {module: sys.modules.pop(module) for module in files & set(sys.modules)}
     sys.path.insert(0, str(folder))
     try:
         return _run(name, page, folder)
@@ -34,6 +35,7 @@ def run(name: str, page: str, folder: Path) -> int:
         sys.path.remove(str(folder))
         for module in files:
             sys.modules.pop(module, None)
+        sys.modules.update(others)
 
 
 def _run(name: str, page: str, folder: Path) -> int:
