@@ -8,7 +8,7 @@ from quarterdeck.core.audit import Audit, entry, read, require_linked
 from quarterdeck.core.commit import AddAudit, Applied, DecideApproval, Deliver, Erase, Head, Op, RevokeKey, SetFact
 from quarterdeck.core.errors import Corrupt
 from quarterdeck.testing.conformance.approving import EXPIRY_US, _ask
-from quarterdeck.testing.conformance.stand import Broken, Stand, admit, check, demand, done, held, refused, submit
+from quarterdeck.testing.conformance.stand import Broken, Stand, admit, check, demand, done, held, refused, submit, take
 from quarterdeck.testing.samples import T0_US, admission
 
 
@@ -62,7 +62,7 @@ async def a_commit_is_told_with_itself(stand: Stand) -> None:
     await done(stand, made)
     other = msgspec.structs.replace(admission("other", key="k1"), audit=_told("fork", "other"))
     await refused(stand, other, "key")
-    hold = await held(stand)
+    hold = await take(stand, "forked")
     await hold.append(hold.commit())
     demand(_whole(stand) == ["fork"], "with what was applied, and with nothing else")
 
