@@ -18,12 +18,13 @@ from quarterdeck.core.contract import Limits
 from quarterdeck.core.errors import Corrupt, QuarterdeckError, Unavailable, UsageError
 from quarterdeck.core.errors import Refused as RefusedError
 from quarterdeck.core.judge import Decision
+from quarterdeck.core.loop import Wait
 from quarterdeck.core.proposal import Proposal
 from quarterdeck.core.state import RunState
-from quarterdeck.core.vocabulary import TERMINAL, Dimension, Ruling, Status
+from quarterdeck.core.vocabulary import TERMINAL, Dimension, Ruling, Status, StopReason
 from quarterdeck.engine.acting import request_approval
 from quarterdeck.engine.asking import decided
-from quarterdeck.engine.held import Held
+from quarterdeck.engine.held import Held, Rest
 from quarterdeck.engine.sequencer import CancelOrder, Happening
 from quarterdeck.engine.services import Child
 from quarterdeck.engine.workflows.strands import Step
@@ -31,6 +32,8 @@ from quarterdeck.gate.proposals import propose_delegation
 
 LOOK_AFTER_S = 3_600.0
 """After how long a parent looks by itself whether its children have ended; the commits of their ends wake it."""
+MAX_SHOWN = 100
+"""The most things that a waiting run names."""
 RESENDS = 5
 """How often an order to a child is given to the store before the runtime gives up."""
 SHARED_OUT = (Dimension.MODEL_CALLS, Dimension.TOOL_CALLS, Dimension.TOKENS, Dimension.COST)
@@ -130,9 +133,31 @@ async def look_after(held: Held, call: str, step: Step, *, cancel: bool) -> bool
         held.note(*_end(held, call, mark.run_id, row.seq))
         return True
     if cancel:
-        body = _encoder.encode(CancelOrder(f"run:{held.run_id}"[:256], "the run that asked for it was stopped"))
-        await _order(held, Deliver(mark.run_id, "cancel", body, held.services.clock.now_us(), "cancel"))
+        await _stop(held, mark.run_id)
     return False
+
+
+async def stop_children(held: Held) -> Rest | None:
+    """Order every child to stop, without the program that asked for it. A ``Rest``: the run waits for those that have not ended."""
+    on: list[str] = []
+    for call, mark in list(held.state.children.items()):
+        row = held.services.insights.run(mark.run_id)
+        if row is None:
+            continue  # it was never admitted, and nobody will
+        if row.status in TERMINAL:
+            held.note(*_end(held, call, mark.run_id, row.seq))
+            continue
+        await _stop(held, mark.run_id)
+        on.append(f"run:{mark.run_id}")
+    if not on:
+        return None
+    wake_at_us = held.services.clock.now_us() + int(LOOK_AFTER_S * 1e6)
+    return Rest(Wait(StopReason.BLOCKED, "child.running", tuple(on[:MAX_SHOWN]), wake_at_us))
+
+
+async def _stop(held: Held, run_id: str) -> None:
+    body = _encoder.encode(CancelOrder(f"run:{held.run_id}"[:256], "the run that asked for it was stopped"))
+    await _order(held, Deliver(run_id, "cancel", body, held.services.clock.now_us(), "cancel"))
 
 
 async def _admit(held: Held, call: str, step: Step, run_id: str, share: dict[str, int]) -> None:

@@ -12,16 +12,16 @@ from quarterdeck.core.carrying import carried
 from quarterdeck.core.errors import Corrupt, QuarterdeckError, UsageError
 from quarterdeck.core.fold import RESULT
 from quarterdeck.core.judge import revoked
-from quarterdeck.core.loop import Decide, Finish, Recover, Wait, Withdraw, next_move
+from quarterdeck.core.loop import Finish, Wait
 from quarterdeck.core.steps import StepKind
 from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, Ruling, Status, StopReason
 from quarterdeck.engine.acting import Allowed, act, perform
 from quarterdeck.engine.asking import decided
 from quarterdeck.engine.held import Held, Rest
 from quarterdeck.engine.recovery import recover
-from quarterdeck.engine.withdrawing import withdraw
 from quarterdeck.engine.workflows import performing, waiting
 from quarterdeck.engine.workflows.children import delegate, look_after
+from quarterdeck.engine.workflows.diverged import part, stop_started
 from quarterdeck.engine.workflows.errors import Continued, Denied
 from quarterdeck.engine.workflows.play import Play
 from quarterdeck.engine.workflows.program import WorkflowProgram
@@ -98,7 +98,7 @@ class _Driver:
         if not recording.arrivals:
             play.require_all()
         if play.diverged is not None:
-            return self._diverged()
+            return await part(self.held, recording, self.program, play.diverged)
         if play.ended:
             return await self._stop_started() or await self._end()
         if self.held.services.drain.asked:
@@ -151,13 +151,6 @@ class _Driver:
                 breath: asyncio.Future[None] = loop.create_future()
                 loop.call_soon(breath.set_result, None)
                 await breath
-
-    def _diverged(self) -> Rest:
-        diverged = self.play.diverged
-        if diverged is None:
-            raise TypeError("nothing has diverged")
-        told = ev.ReplayDiverged(self.held.services.clock.now_us(), diverged.recorded[:500], diverged.proposed[:500])
-        return Rest(Wait(StopReason.BLOCKED, "replay.divergence", ("operator",), None), ((told, None),))
 
     async def _begin_steps(self) -> Rest | None:
         """Begin every step that can begin: through the gate where it is a proposal, and never before its intent is durable."""
@@ -262,25 +255,10 @@ class _Driver:
             self.held.sequencer.read_inbox()
 
     async def _stop_started(self) -> Rest | None:
-        """In a run that was cancelled, stop what it has started outside; recovery comes first, as everywhere."""
-        while self.held.state.cancelled_by:
-            if self.tasks:
-                await self._wait()
-                continue
-            match next_move(self.held.state):
-                case Recover(calls):
-                    if (rest := await recover(self.held, calls)) is not None:
-                        return rest
-                case Withdraw(calls):
-                    await withdraw(self.held, calls)
-                case Decide(calls):
-                    if (rest := await act(self.held, calls)) is not None:
-                        return rest
-                case Wait() as wait:
-                    return Rest(wait)
-                case _:
-                    return None
-        return None
+        """In a run that was cancelled, stop what it has started outside, once nothing is being performed."""
+        while self.held.state.cancelled_by and self.tasks:
+            await self._wait()
+        return await stop_started(self.held) if self.held.state.cancelled_by else None
 
     async def _end(self) -> Rest | None:
         main, state = self.play.strands.main, self.held.state

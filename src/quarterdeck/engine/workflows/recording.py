@@ -47,6 +47,7 @@ class Recording(Transcript):
         self.resumes = 0
         self.stuck_since: dict[str, int] = {}
         self.by_hand = False
+        self.undone_by_hand = False
         self._names: dict[str, str] = {}
         self._live = False
         self._hooks: set[str] = set()
@@ -89,12 +90,13 @@ class Recording(Transcript):
                 self.interrupts.append(payload or b"null")
                 self.arrivals.append((event, payload))
             case ev.CancelRequested():
+                self.undone_by_hand = False
                 self.arrivals.append((event, payload))
             case ev.SignalReceived():
                 self.signals.setdefault(event.name, deque()).append(payload or b"null")
             case ev.RunResumed():
                 self.resumes += 1
-                self.by_hand = event.done
+                self.by_hand = self.undone_by_hand = event.done
             case ev.ApprovalDecided():
                 self.said[event.approval] = event.reason
                 if event.call in self.arguments and event.outcome == "edited" and payload is not None:

@@ -16,7 +16,7 @@ from quarterdeck.core.steps import StepKind
 from quarterdeck.core.vocabulary import ProposalKind, ReceiptStatus, Ruling, StopReason
 from quarterdeck.engine.acting import Shown
 from quarterdeck.engine.held import Held
-from quarterdeck.engine.workflows.children import LOOK_AFTER_S, look_after
+from quarterdeck.engine.workflows.children import LOOK_AFTER_S, MAX_SHOWN, look_after
 from quarterdeck.engine.workflows.recording import Recording
 from quarterdeck.engine.workflows.strands import Step, Strand
 
@@ -193,7 +193,7 @@ def wait_of(held: Held, recording: Recording, waiting: Waiting) -> Wait:
     if not on:
         return Wait(StopReason.BLOCKED, "workflow.asleep", ("operator",), None)
     reason = StopReason.NEEDS_APPROVAL if codes[0] == "approval.needed" else StopReason.BLOCKED
-    return Wait(reason, codes[0], tuple(on[:100]), min(wakes, default=None))
+    return Wait(reason, codes[0], tuple(on[:MAX_SHOWN]), min(wakes, default=None))
 
 
 def _woken_by(state: RunState, call: str, step: Step) -> str:
