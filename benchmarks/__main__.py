@@ -220,6 +220,28 @@ def dependency(rounds: int) -> list[Figure]:
     return figures
 
 
+def programs(rounds: int) -> list[Figure]:
+    """Workflows."""
+    long = [measured("programs", "resume", 10_000) for _ in range(rounds)]
+    both = [measured("programs", "steps", 200, 20) for _ in range(rounds)]
+    said = ", ".join(f"{item['workflow_steps_per_s']} beside {item['agent_steps_per_s']}" for item in both)
+    resumes = ", ".join(str(item["resume_s"]) for item in long)
+    return [
+        Figure(
+            "programs.resume_10000_steps_s",
+            statistics.median(item["resume_s"] for item in long),
+            "s",
+            f"from a signal to the end of a run of {long[0]['events']} events, in a new process; {rounds} rounds: {resumes}",
+        ),
+        Figure(
+            "programs.steps_over_agent_steps",
+            statistics.median(item["ratio"] for item in both),
+            "x",
+            f"200 runs x 20 governed tool calls, by a workflow and by an agent, in turn in one process: {said} steps/s",
+        ),
+    ]
+
+
 def fleet(rounds: int) -> list[Figure]:
     """PostgreSQL with worker processes. The recovery figures name their lease."""
     figures = []
@@ -257,6 +279,7 @@ SUITES: dict[str, Callable[[int], list[Figure]]] = {
     "gate": gate,
     "dependency": dependency,
     "service": service,
+    "programs": programs,
     "fleet": fleet,
     "peers": peers,
 }
