@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 VENTURES = with_ventures(60)
 
-MENDED = (27, 34, 46, 68, 89, 137, 153, 166, 272, 375, 413, 538, 608, 847, 1145, 2201, 60, 152, 496)
+MENDED = (27, 34, 46, 68, 89, 137, 153, 166, 272, 375, 413, 538, 608, 847, 1145, 2201, 60, 152, 496, 55)
 """Seeds that once showed a bug of the runtime or of the simulator itself; what they play has changed since, they stay as a corpus."""
 
 

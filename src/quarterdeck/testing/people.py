@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 PATIENCE_S = 15.0
 """How long a client waits for an answer before it asks again."""
+TRIES = 30
+"""How often a person lets a run try to undo something before undoing it by hand."""
 
 
 class People:
@@ -167,7 +169,11 @@ class People:
         if state.status is not Status.WAITING:
             return
         if any(mark.kind is StepKind.STUCK for mark in state.calls.values()):
-            by_hand = not self.healing and self.world.chance.random() < 0.1 and self._is_quiet(watched)
+            hopeless = (
+                state.resumes >= TRIES
+            )  # a shared account has nothing left, say: what cannot be undone here is undone there
+            by_hand = hopeless or (not self.healing and self.world.chance.random() < 0.1)
+            by_hand = by_hand and self._is_quiet(watched)
             self.world.reached.sometimes("venture.stuck")
             await self._tolerant("resume", lambda runtime: runtime.resume(watched.run_id, by="person", done=by_hand))
         for call in sorted(state.unknown):
