@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from quarterdeck import Budget, Quarterdeck, ToolContext
+from quarterdeck import Budget, Context, Quarterdeck, ToolContext
 from quarterdeck.app.views import RunResult
+from quarterdeck.core.retry import RetryPolicy
 from quarterdeck.testing import ScriptedModel
 
 POLICY = "permit(principal, action, resource);"
@@ -132,3 +134,67 @@ async def test_what_others_have_only_reserved_is_waited_for(tmp_path: Path) -> N
         ended = [await one.result(30.0), await two.result(30.0)]
     assert (rested.status, rested.code) == ("waiting", "budget.all")
     assert [(result.status, result.code) for result in ended] == [("succeeded", "completed")] * 2
+
+
+class Own(BaseException):
+    """An exception that no caller expects."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), Own()])
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_a_tool_that_would_end_the_process_fails_alone(tmp_path: Path, error: BaseException, threaded: bool) -> None:
+    async def pay(amount: int) -> str:
+        raise error
+
+    def pay_in_a_thread(amount: int) -> str:
+        raise error
+
+    result = await paid(tmp_path, pay_in_a_thread if threaded else pay)
+    assert (result.status, result.effects["failed"], result.effects["unknown"]) == ("succeeded", 1, 0)
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_a_tool_that_was_cancelled_by_nobody_leaves_doubt(tmp_path: Path, threaded: bool) -> None:
+    async def pay(amount: int) -> str:
+        raise asyncio.CancelledError
+
+    def pay_in_a_thread(amount: int) -> str:
+        raise asyncio.CancelledError
+
+    result = await paid(tmp_path, pay_in_a_thread if threaded else pay)
+    assert (result.code, result.effects["unknown"]) == ("effect.unknown", 1)
+
+
+async def test_a_thread_that_raises_what_no_future_carries_fails_at_once(tmp_path: Path) -> None:
+    def pay(amount: int) -> str:
+        raise StopIteration
+
+    result = await paid(tmp_path, pay)
+    assert (result.status, result.effects["failed"], result.effects["unknown"]) == ("succeeded", 1, 0)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), Own()])
+@pytest.mark.parametrize("place", ["step", "thread", "body", "branch"])
+async def test_a_workflow_that_would_end_the_process_fails_alone(tmp_path: Path, error: BaseException, place: str) -> None:
+    deck = Quarterdeck("effects")
+
+    async def step() -> None:
+        raise error
+
+    def thread() -> None:
+        raise error
+
+    async def branch() -> None:
+        raise error
+
+    @deck.workflow("raises")
+    async def raises(ctx: Context, payload: object) -> None:
+        if place == "branch":
+            await ctx.gather(ctx.step(len, "x"), branch())
+        elif place != "body":
+            await ctx.step(step if place == "step" else thread, retry=RetryPolicy(max_attempts=1))
+        raise error
+
+    async with deck.start(tmp_path / "effects.db") as rt:
+        result = await (await rt.submit("raises", {})).rest(30.0)
+    assert (result.status, result.reason) == ("failed", "failed")

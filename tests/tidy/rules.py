@@ -40,6 +40,8 @@ BROAD_EXCEPTS: frozenset[tuple[str, str]] = frozenset(
         ("src/quarterdeck/server/door.py", "the door"),
         ("src/quarterdeck/tools/secrets.py", "redacted findings"),
         ("src/quarterdeck/tools/secrets.py", "redaction"),
+        ("src/quarterdeck/resilience/contained.py", "letting go"),
+        ("src/quarterdeck/resilience/contained.py", "what is called"),
         ("src/quarterdeck/resilience/dependency.py", "the attempts"),
     }
 )

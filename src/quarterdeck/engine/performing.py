@@ -20,6 +20,7 @@ from quarterdeck.engine.services import Services
 from quarterdeck.engine.transcript import ModelPayload
 from quarterdeck.ports.model import Model, ModelFailure, ModelReply, ModelRequest, Price, Usage
 from quarterdeck.ports.tools import Tool, ToolContext, ToolFailure, Transaction
+from quarterdeck.resilience.contained import Strayed
 from quarterdeck.resilience.dependency import Dependency, Permit
 from quarterdeck.resilience.eager import CutOff, Reins
 from quarterdeck.resilience.failures import CallFailed, classify_by_type
@@ -352,7 +353,8 @@ async def _failed(
         else f"tool.{_CODES.get(failed.failure.error_class, 'failed')}"
     )
     # Only what a tool says on purpose is passed on: the text of any other error may hold what the tool was trusted with.
-    message = error.message if isinstance(error, ToolFailure) else type(error).__name__
+    ended_by = error.__cause__ if isinstance(error, Strayed) else error
+    message = error.message if isinstance(error, ToolFailure) else type(ended_by).__name__
     if spec.effect is EffectClass.READ or spec.transactional or not doubt.left:
         return _receipt(services, call, tool, ReceiptStatus.FAILED, code, doubt.tries, message)
     if spec.reconcilable:

@@ -24,6 +24,7 @@ from quarterdeck.core.limits import TokenBucket
 from quarterdeck.core.overrides import Override, changed
 from quarterdeck.core.retry import BLAMELESS, ErrorClass, Failure, RetryBudget, RetryPolicy, is_transient, next_delay_s
 from quarterdeck.ports.clock import Clock, Entropy
+from quarterdeck.resilience.contained import Contained
 from quarterdeck.resilience.eager import CutOff, Reins, TimedOut, within
 from quarterdeck.resilience.failures import (
     CallFailed,
@@ -224,7 +225,7 @@ class Dependency:
                 self._metrics.attempted(permit.attempts, after)
                 started_s = self._clock.monotonic_s()
                 try:
-                    result = await within(attempt(permit.attempts, timeout_s), timeout_s, reins)
+                    result = await within(Contained(attempt(permit.attempts, timeout_s)), timeout_s, reins)
                 except Exception as error:  # the one broad except of the attempts
                     self._metrics.served(self._clock.monotonic_s() - started_s)
                     if isinstance(error, CutOff):

@@ -15,9 +15,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Generator
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 T = TypeVar("T")
+Stepped: TypeAlias = Coroutine[object, object, T] | Generator[object, object, T]
+"""What is stepped by hand: a coroutine, or what behaves as one."""
 
 
 class TimedOut(TimeoutError):
@@ -79,7 +81,7 @@ class Continuation(Generator[object, object, T]):
 
     __slots__ = ("_coro", "_handed_on", "_waits_for")
 
-    def __init__(self, coro: Coroutine[object, object, T], waits_for: object) -> None:
+    def __init__(self, coro: Stepped[T], waits_for: object) -> None:
         self._coro = coro
         self._waits_for = waits_for
         self._handed_on = False
@@ -108,7 +110,7 @@ class Continuation(Generator[object, object, T]):
         self._coro.close()
 
 
-async def within(coro: Coroutine[object, object, T], timeout_s: float, reins: Reins | None = None) -> T:
+async def within(coro: Stepped[T], timeout_s: float, reins: Reins | None = None) -> T:
     """The result of ``coro``, or :class:`TimedOut` after ``timeout_s`` (infinity: never). Call it only inside a task.
 
     Whatever else the coroutine raises passes unchanged, unless its time had run out before: code that turns the

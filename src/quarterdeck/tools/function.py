@@ -174,7 +174,7 @@ class FunctionTool:
     async def _in_thread(self, values: dict[str, object], key: str) -> object:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"quarterdeck-{self.spec.name}")
-        work = functools.partial(contextvars.copy_context().run, functools.partial(self._function, **values))
+        work = functools.partial(contextvars.copy_context().run, functools.partial(_returned, self._function, values))
         working = self._threads.submit(work)
         self._working.setdefault(key, set()).add(working)
         working.add_done_callback(functools.partial(self._ended, key))
@@ -202,6 +202,13 @@ class FunctionTool:
         if self._context_name is not None:
             values[self._context_name] = context
         return values
+
+
+def _returned(function: Callable[..., object], values: dict[str, object]) -> object:
+    try:
+        return function(**values)
+    except (StopIteration, GeneratorExit) as stray:  # no future carries them to whoever waits
+        raise RuntimeError(f"the tool raised {type(stray).__name__}") from stray
 
 
 def _schema_of(struct: type[msgspec.Struct]) -> bytes:

@@ -24,7 +24,9 @@ from quarterdeck.engine.workflows.strands import Step
 from quarterdeck.gate.proposals import propose_model_call
 from quarterdeck.ports.model import Message, ModelRequest
 from quarterdeck.ports.tools import ToolFailure
+from quarterdeck.resilience.contained import Contained, Strayed
 from quarterdeck.resilience.dependency import Dependency, Permit
+from quarterdeck.resilience.eager import TimedOut, within
 from quarterdeck.resilience.failures import classify_by_type
 
 MAX_RESULT = 1_048_576
@@ -43,10 +45,7 @@ async def perform_function(held: Held, call: str, step: Step) -> tuple[ev.StepCl
         try:
             result = await _call(options, float(options.get("timeout_s", 30.0)))
             encoded = _result(step, result)
-        except (Exception, asyncio.CancelledError) as error:  # the one broad except of steps
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
-                raise
+        except Exception as error:  # the one broad except of steps
             delay_s = None
             if _may_pass(policy, error):
                 delay_s = next_delay_s(policy, attempt, int.from_bytes(services.entropy.token(4), "big") / 2**32, None)
@@ -70,11 +69,21 @@ async def perform_function(held: Held, call: str, step: Step) -> tuple[ev.StepCl
 
 async def _call(options: Any, timeout_s: float) -> object:
     function, arguments, named = options["function"], options["arguments"], options["named"]
-    async with asyncio.timeout(timeout_s):
+
+    async def called() -> object:
         if inspect.iscoroutinefunction(function):
             return await function(*arguments, **named)
-        found = await asyncio.to_thread(function, *arguments, **named)
+        found = await asyncio.to_thread(_returned, function, arguments, named)
         return await found if inspect.isawaitable(found) else found
+
+    return await within(Contained(called()), timeout_s)
+
+
+def _returned(function: Any, arguments: Any, named: Any) -> object:
+    try:
+        return function(*arguments, **named)
+    except (StopIteration, GeneratorExit) as stray:  # no future carries them to whoever waits
+        raise RuntimeError(f"the function raised {type(stray).__name__}") from stray
 
 
 def _result(step: Step, result: object) -> bytes:
@@ -99,7 +108,8 @@ def _ended(held: Held, call: str, attempts: int, error: BaseException) -> tuple[
     code = error.code if isinstance(error, (ToolFailure, QuarterdeckError)) else "step.failed"
     if isinstance(error, TimeoutError):
         code = "step.timeout"
-    message = error.message if isinstance(error, (ToolFailure, QuarterdeckError)) else type(error).__name__
+    ended_by = error.__cause__ if isinstance(error, (Strayed, TimedOut)) else error
+    message = error.message if isinstance(error, (ToolFailure, QuarterdeckError)) else type(ended_by).__name__
     shown = _encoder.encode({"error": code, "message": message[:2_000]})
     return _closed(held, call, ReceiptStatus.FAILED, code, attempts), shown
 

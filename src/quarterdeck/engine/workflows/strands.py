@@ -28,7 +28,7 @@ from typing import Any
 
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.steps import StepKind
-from quarterdeck.engine.workflows.errors import Continued
+from quarterdeck.engine.workflows.errors import Diverged
 
 MAX_BRANCHES = 1_000
 """The most branches of one ``gather``."""
@@ -149,7 +149,7 @@ class Strands:
                 try:
                     strand.coroutine.close()
                     _let_go(strand.part)
-                except (Exception, asyncio.CancelledError) as error:  # the one broad except of letting go
+                except BaseException as error:  # the one broad except of letting go
                     _log.debug("a workflow did not let go quietly: %r", error)
 
     def _advance(self, strand: Strand, value: object, error: BaseException | None) -> None:
@@ -158,7 +158,9 @@ class Strands:
             asked = strand.coroutine.throw(error) if error is not None else strand.coroutine.send(value)
         except StopIteration as stop:
             self._end(strand, stop.value, None)
-        except (Exception, asyncio.CancelledError, Continued) as raised:  # the one broad except of the workflow
+        except Diverged:
+            raise
+        except BaseException as raised:  # the one broad except of the workflow
             self._end(strand, None, raised)
         else:
             self._take(strand, asked)
