@@ -136,6 +136,21 @@ async def test_what_others_have_only_reserved_is_waited_for(tmp_path: Path) -> N
     assert [(result.status, result.code) for result in ended] == [("succeeded", "completed")] * 2
 
 
+class Wordless(Exception):
+    """An exception that cannot even be told."""
+
+    def __str__(self) -> str:
+        raise LookupError("no words")
+
+
+async def test_a_tool_whose_error_cannot_be_told_fails_as_any_other(tmp_path: Path) -> None:
+    async def pay(amount: int) -> str:
+        raise Wordless
+
+    result = await paid(tmp_path, pay)
+    assert (result.status, result.effects["failed"], result.effects["unknown"]) == ("succeeded", 1, 0)
+
+
 class Own(BaseException):
     """An exception that no caller expects."""
 
@@ -173,7 +188,7 @@ async def test_a_thread_that_raises_what_no_future_carries_fails_at_once(tmp_pat
     assert (result.status, result.effects["failed"], result.effects["unknown"]) == ("succeeded", 1, 0)
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), Own()])
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), Own(), Wordless()])
 @pytest.mark.parametrize("place", ["step", "thread", "body", "branch"])
 async def test_a_workflow_that_would_end_the_process_fails_alone(tmp_path: Path, error: BaseException, place: str) -> None:
     deck = Quarterdeck("effects")

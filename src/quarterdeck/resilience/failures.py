@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import ssl
+import traceback
 from http.client import HTTPException
 
 from quarterdeck.core.breaker import BreakerState, Rejection
@@ -37,12 +38,21 @@ class CallFailed(Exception):
     """
 
     def __init__(self, dependency: str, error: Exception, failure: Failure, attempts: int, gave_up: GaveUp) -> None:
-        super().__init__(f"{dependency}: {failure.error_class} after {attempts} attempt(s), gave up: {gave_up}: {error}")
+        super().__init__(f"{dependency}: {failure.error_class} after {attempts} attempt(s), gave up: {gave_up}: {said(error)}")
         self.dependency = dependency
         self.error = error
         self.failure = failure
         self.attempts = attempts
         self.gave_up = gave_up
+
+
+def said(error: BaseException) -> str:
+    """What an error of somebody else's code says of itself, also where even that fails.
+
+    >>> said(ValueError("no"))
+    'no'
+    """
+    return str(traceback.TracebackException(type(error), error, None))
 
 
 def breaker_refusal(dependency: str, rejection: Rejection) -> Unavailable:

@@ -29,6 +29,7 @@ from quarterdeck.engine.workflows.recording import Recording
 from quarterdeck.engine.workflows.strands import Step, foreign
 from quarterdeck.gate.proposals import propose_reply
 from quarterdeck.resilience.dependency import Permit
+from quarterdeck.resilience.failures import said
 
 BREATH = 256
 """Answers that are delivered at once; after so many, other runs have their turn."""
@@ -267,7 +268,7 @@ class _Driver:
         error = main.error
         if isinstance(error, Continued) and not state.cancelled_by:
             return await self._continue(error.payload)
-        if isinstance(error, RuntimeError) and "no running event loop" in str(error):
+        if isinstance(error, RuntimeError) and "no running event loop" in said(error):
             error = foreign("it called for an event loop")
         code = error.code if isinstance(error, QuarterdeckError) else "workflow.failed"
         how = Finish(Status.FAILED, StopReason.FAILED, code)
@@ -279,7 +280,7 @@ class _Driver:
             how = Finish(Status.REFUSED, StopReason.REFUSED, code)
         elif isinstance(error, Corrupt):
             raise error
-        told = error.message if isinstance(error, QuarterdeckError) else f"{type(error).__name__}: {error}"
+        told = error.message if isinstance(error, QuarterdeckError) else f"{type(error).__name__}: {said(error)}"
         return Rest(how, (), _encoder.encode(WorkflowOutput(message=told[:2_000])))
 
     async def _continue(self, payload: object) -> Rest | None:
