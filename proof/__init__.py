@@ -21,5 +21,10 @@ MODULES = (
     "proof.histories",
     "proof.cuts",
     "proof.crowds",
+    "proof.binding",
+    "proof.detours",
+    "proof.cascade",
+    "proof.tampering",
+    "proof.leaks",
 )
 """The modules that offer suites, in the order in which they run."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quarterdeck import Budget, Quarterdeck, ToolFailure, Unavailable, UsageError
+from quarterdeck import Budget, Context, Denied, Quarterdeck, ToolFailure, Unavailable, UsageError
 from quarterdeck.app.auditing import actions
 from quarterdeck.app.starting import Starting
 from quarterdeck.core.contract import Caller, Envelope
@@ -113,6 +113,50 @@ async def test_the_race_is_seen_if_the_store_does_not_compare() -> None:
     assert len(paid) == 8
 
 
+async def test_a_run_works_so_long_and_waiting_for_people_is_no_work(tmp_path: Path) -> None:
+    clock = Pushed()
+    deck = Quarterdeck("work")
+
+    @deck.tool(effect="write", idempotent=True)
+    async def dig(n: int) -> str:
+        """Dig."""
+        clock.ahead_us += 20_000_000
+        return "dug"
+
+    turns = [[("dig", {"n": n})] for n in range(5)]
+    limits = Budget(turns=9, tools=9, working="50s")
+    deck.agent("digger", model=ScriptedModel([*turns, "done"]), tools=[dig], autonomy="executes_after_approval", budget=limits)
+    async with deck.start(tmp_path / "s.db", clock=clock) as rt:
+        run = await rt.submit("digger", "go")
+        while not (rest := await run.rest(10)).done:
+            for row in rt.approvals():
+                clock.ahead_us += 3_600_000_000  # an hour until somebody looks
+                await rt.approve(row.approval, by="bob")
+        assert (rest.reason, rest.code, rest.spent["tool_calls"]) == ("partial", "budget.work", 3)
+        assert 60_000 <= rest.spent["work_ms"] < 62_000
+
+
+async def test_a_run_asks_for_so_many_runs_and_they_nest_so_deeply(tmp_path: Path) -> None:
+    deck = Quarterdeck("tree")
+    said: list[str] = []
+
+    @deck.workflow("node", budget=Budget(delegations=2, depth=1))
+    async def node(ctx: Context, order: str) -> str:
+        for _ in range(3):
+            try:
+                await ctx.workflow("node", "go")
+            except Denied as denied:
+                said.append(denied.code)
+        return "done"
+
+    async with deck.start(tmp_path / "s.db") as rt:
+        await (await rt.submit("node", "go")).result(10)
+        assert len(rt.runs()) == 3
+    assert sorted(set(said)) == ["budget.delegations", "delegation.depth"]
+    with pytest.raises(UsageError, match="a caller cannot limit delegations"):
+        Budget(delegations=1).envelope()
+
+
 @given(st.sampled_from(WINDOWS), st.integers(0, 4_000_000_000_000_000))
 def test_a_window_holds_its_own_time_and_ends(window: str, now_us: int) -> None:
     passed_s, whole_s = seconds_of(window, now_us)
@@ -167,6 +211,41 @@ async def test_accounts_of_agents_threads_and_periods(tmp_path: Path) -> None:
     assert codes == ["budget.thread", "budget.thread", "budget.agent"]
     assert len(paid) == 5
     assert rows["thread:acme/one", "tool_calls"].committed == 3 and rows["agent:clerk", "tool_calls"].limit == 5
+
+
+async def test_a_child_spends_what_its_thread_may_and_is_no_run_of_its_own_pace(tmp_path: Path) -> None:
+    """Delegation is no way around the limit of a thread; and a pace is of those who ask, not of what their runs ask for."""
+    deck, paid = shop([refund("ann"), refund("bob"), "done"], uses=99)
+
+    @deck.workflow("boss", tools=["refund"], budget=Budget(tools=50))
+    async def boss(ctx: Context, order: str) -> int:
+        for _ in range(3):
+            await ctx.agent("clerk", "go", budget=Budget(tools=9))
+        return len(paid)
+
+    deck.budget("thread:*", Budget(tools=3))
+    deck.budget("tenant:*", Budget(runs=1), per="month")
+    async with deck.start(tmp_path / "s.db") as rt:
+        run = await rt.admit(Envelope("boss", "go", caller=Caller("acme", "ann"), thread_id="one"))
+        assert (await run.result(10)).status in ("succeeded", "failed")
+        assert len(paid) == 3 and differences(rt.insights) == []
+        with pytest.raises(Unavailable, match=r"budget\.pace"):
+            await rt.admit(Envelope("boss", "go", caller=Caller("acme", "ann")))
+
+
+async def test_no_name_makes_a_tenant_or_thread_spend_from_anothers_account(tmp_path: Path) -> None:
+    deck, paid = shop([refund("ann"), "done"], uses=99)
+    deck.budget("thread:*", Budget(tools=1))
+    deck.budget("thread:*", Budget(tools=5), per="month")
+    async with deck.start(tmp_path / "s.db") as rt:
+        this_month = window_of("month", rt.parts.clock.now_us())
+        for tenant, thread in (("a/b", "c"), ("a", "b/c"), ("a", "x"), ("a", f"x@{this_month}")):
+            run = await rt.admit(Envelope("clerk", None, caller=Caller(tenant, "ann"), thread_id=thread))
+            assert (await run.result()).code == "completed", (tenant, thread)
+        assert len({row.account for row in rt.budgets() if row.account.startswith("thread:")}) == 8
+        with pytest.raises(UsageError, match=r"name\.invalid"):
+            await rt.submit("clerk", tenant=f"acme@{this_month}")
+    assert len(paid) == 4
 
 
 async def test_a_run_may_ask_people_only_so_often(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from quarterdeck.core.identity import ServiceIdentity
 from quarterdeck.core.specs import AgentSpec, RouteSpec, ToolSpec, needed
 from quarterdeck.core.tasks import AUTO, SIMPLE, STANDARD, cheapest, classify, program_of
 from quarterdeck.core.vocabulary import AdmissionAnswer, Mode, Priority, Risk
-from quarterdeck.core.windows import Pace, paced
+from quarterdeck.core.windows import Pace, is_period, paced, thread_account
 from quarterdeck.ports.clock import Clock, Entropy
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ class Admission:
         Raises :class:`UsageError` or :class:`Refused` with a code; see :func:`quarterdeck.core.admission.admit`.
         """
         tenant = checked_name("tenant", envelope.caller.tenant)
+        if is_period(tenant):
+            raise UsageError("name.invalid", f"tenant {tenant!r} ends like the account of a period does; use another name")
         found = admit(self._routes, envelope.intent, tenant, envelope.mode, now or Conditions())
         route, mode = found.route, found.mode
         agent = self._agents[route.agent]
@@ -213,11 +215,11 @@ class Admission:
         return Commit(contract.run_id, 0, 0, incarnation, records, at_us, charges=charges, new=new, key=key)
 
     def _paced(self, contract: RunContract) -> tuple[Charge, ...]:
-        if not self._paces:
+        if not self._paces or contract.parent_run_id is not None:
             return ()
         above = [f"agent:{contract.agent}", f"route:{contract.route}", f"tenant:{contract.tenant}", "all"]
         if contract.thread_id is not None:
-            above.insert(0, f"thread:{contract.tenant}/{contract.thread_id}")
+            above.insert(0, thread_account(contract.tenant, contract.thread_id))
         return paced(self._paces, above, contract.admitted_at_us)
 
 

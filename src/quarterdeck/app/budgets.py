@@ -58,7 +58,9 @@ class Budget:
 
     ``turns`` are rounds of the loop, ``tools`` tool calls, ``tokens`` all tokens of all model calls, ``context`` tokens of one model
     call, ``compactions`` summaries of the transcript, ``deadline`` wall-clock time from admission (``"15s"``), ``usd`` money (``"0.20"``).
-    ``approvals`` is how often a run may ask a person, ``runs`` how many runs a shared account may begin per period.
+    ``approvals`` is how often a run may ask a person, ``runs`` how many runs a shared account may begin per period. ``delegations`` are the
+    runs that a run may ask for, ``depth`` how deeply they nest, ``hops`` through how many runs a correlation may pass; ``working`` is the
+    time that its calls may take in all, from intent to receipt (``"10m"``), in which waiting for people and timers does not count.
     """
 
     turns: int | None = None
@@ -73,6 +75,10 @@ class Budget:
     approvals: int | None = None
     runs: int | None = None
     compactions: int | None = None
+    delegations: int | None = None
+    depth: int | None = None
+    hops: int | None = None
+    working: str | float | None = None
 
     def limits(self) -> Limits:
         """The same, in the core's units. Raises :class:`UsageError` for negative or absurd numbers."""
@@ -87,6 +93,9 @@ class Budget:
             "compactions",
             "approvals",
             "runs",
+            "delegations",
+            "depth",
+            "hops",
         ):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not 0 <= value < 2**53):
@@ -103,6 +112,10 @@ class Budget:
             repeats=self.repeats,
             approvals=self.approvals,
             compactions=self.compactions,
+            delegations=self.delegations,
+            depth=self.depth,
+            hops=self.hops,
+            work_ms=None if self.working is None else int(seconds(self.working) * 1_000),
         )
 
     def envelope(self) -> EnvelopeBudget:
@@ -112,7 +125,18 @@ class Budget:
         '0.200000'
         """
         limits = self.limits()
-        more = ("model_calls", "retries", "repeats", "compactions", "approvals", "runs")
+        more = (
+            "model_calls",
+            "retries",
+            "repeats",
+            "compactions",
+            "approvals",
+            "runs",
+            "delegations",
+            "depth",
+            "hops",
+            "working",
+        )
         beyond = [name for name in more if getattr(self, name) is not None]
         if beyond:
             said = f"a caller cannot limit {', '.join(beyond)}; say it in the budget of the agent or the route"

@@ -54,6 +54,7 @@ def delegating(deck: Quarterdeck, gate: Gate, clock: Clock, entropy: Entropy, jo
             run_id=child.run_id,
             caller=Caller(parent.tenant, parent.actor),
             correlation_id=parent.correlation_id,
+            thread_id=parent.thread_id,
             ordering_key=child.ordering_key,
             mode=Mode.HUMAN_GATED if gated else None,
         )

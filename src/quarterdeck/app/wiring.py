@@ -21,7 +21,7 @@ from quarterdeck.core.overrides import current, parsed
 from quarterdeck.core.specs import AgentSpec, needed
 from quarterdeck.core.tasks import program_of
 from quarterdeck.core.windows import FACTS as WINDOW_FACTS
-from quarterdeck.core.windows import WindowLimit, window_of
+from quarterdeck.core.windows import WindowLimit, thread_account, window_of
 from quarterdeck.engine.programs import Program, prepare
 from quarterdeck.engine.services import Drain, Services
 from quarterdeck.engine.stream import Hub
@@ -181,7 +181,7 @@ def accounts_of(deck: Quarterdeck, now_us: Callable[[], int]) -> Callable[[RunCo
         if "agent" in kinds:
             names.insert(0, f"agent:{contract.agent}")
         if "thread" in kinds and contract.thread_id is not None:
-            names.insert(0, f"thread:{contract.tenant}/{contract.thread_id}")
+            names.insert(0, thread_account(contract.tenant, contract.thread_id))
         labels = {per: window_of(per, now_us()) for per in {per for _, per in periods}} if periods else {}
         key = (*names, *labels.values())
         found = known.get(key)

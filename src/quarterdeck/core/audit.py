@@ -74,7 +74,7 @@ def read(row: AuditRow) -> Audit:
     """The record of a row; raises :class:`Corrupt` (``audit.row``) for what no version wrote."""
     try:
         return msgspec.json.decode(row.body, type=Audit)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Corrupt("audit.row", f"row {row.seq} of the audit log cannot be read ({error}); restore a backup") from None
 
 
@@ -95,7 +95,7 @@ def seal_of(row: AuditRow) -> Seal | None:
         return None
     try:
         return msgspec.json.decode(said.detail, type=Seal)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Corrupt("audit.seal", f"the seal in row {row.seq} cannot be read ({error}); restore a backup") from None
 
 

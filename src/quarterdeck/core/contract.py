@@ -40,7 +40,8 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults
     """What one run may consume; ``None`` means that this dimension is not limited here (an account above may still limit it).
 
     Counts are per run, ``context`` is tokens per model call, ``deadline_ms`` is wall-clock time since admission, ``depth`` the
-    nesting of delegations, ``hops`` the length of a correlation, ``repeats`` how often the same digest may be proposed.
+    nesting of delegations, ``hops`` the length of a correlation, ``repeats`` how often the same digest may be proposed, ``work_ms`` the
+    time that its calls may take, from intent to receipt, added up; waiting for people and timers is none.
     """
 
     turns: int | None = None
@@ -57,6 +58,7 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults
     hops: int | None = None
     repeats: int | None = None
     approvals: int | None = None
+    work_ms: int | None = None
 
     def limit(self, dimension: Dimension) -> int | None:
         """The limit of one counted dimension."""

@@ -154,7 +154,7 @@ def _model_opened(state: RunState, event: ev.ModelOpened) -> None:
 
 
 def _model_closed(state: RunState, event: ev.ModelClosed) -> None:
-    effect = _close(state, event.call)
+    effect = _close(state, event.call, event.at_us)
     tokens = event.input_tokens + event.output_tokens
     _spend(state, "model_calls", 1)
     _spend(state, "tokens", tokens)
@@ -209,7 +209,7 @@ def _tool_opened(state: RunState, event: ev.ToolOpened) -> None:
 
 
 def _tool_closed(state: RunState, event: ev.ToolClosed) -> None:
-    effect = _close(state, event.call)
+    effect = _close(state, event.call, event.at_us)
     _spend(state, "tool_calls", 1)
     _spend(state, "cost_microusd", event.cost_microusd)
     _spend(state, "retries", event.attempts - 1)
@@ -442,11 +442,13 @@ def _succeeded(state: RunState, mark: CallMark | None) -> None:
         state.effects.succeeded += 1
 
 
-def _close(state: RunState, call: str) -> OpenEffect:
+def _close(state: RunState, call: str, at_us: int) -> OpenEffect:
     effect = state.open.pop(call, None)
     if effect is None:
         raise Corrupt("journal.receipt", f"a receipt for {call} has no open intent; the journal is not trustworthy")
     _release(state, call)
+    if state.contract.limits.work_ms is not None:
+        state.spent["work_ms"] = state.spent.get("work_ms", 0) + max(0, at_us - effect.opened_at_us) // 1_000
     return effect
 
 

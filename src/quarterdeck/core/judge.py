@@ -90,6 +90,9 @@ def screen(proposal: Proposal, state: RunState, facts: Facts) -> Decision | None
         return _deny("proposal.unsupported")
     if not facts.undoes and (dimension := shortfall(state, proposal.reserve)) is not None:
         return _deny(f"budget.{_budget_code(dimension)}", stops=dimension != "tool_calls")
+    work_ms = state.contract.limits.work_ms
+    if work_ms is not None and not facts.undoes and state.spent.get("work_ms", 0) >= work_ms:
+        return _deny("budget.work", stops=True)
     if facts.uncountable:
         return _deny(facts.uncountable)
     if facts.exhausted is not None:

@@ -90,9 +90,34 @@ def tenant_of(account: str) -> str | None:
 
     >>> [tenant_of(name) for name in ("tenant:acme", "tenant:acme@2026-03", "all", "route:tenant:acme", "tenant:a@b")]
     ['acme', 'acme', None, None, 'a@b']
+    >>> tenant_of(thread_account("a/b", "c")), tenant_of(thread_account("a", "b/c") + "@2026-03")
+    ('a/b', 'a')
     """
     kind, _, named = account.partition(":")
+    if kind == "thread":
+        return named.partition("/")[0].replace("%2F", "/").replace("%25", "%")
     return _PERIOD.sub("", named) if kind == "tenant" else None
+
+
+def thread_account(tenant: str, thread_id: str) -> str:
+    """The account of a thread, such as ``thread:acme/42``: another one for every two tenants and threads, and never that of a period.
+
+    >>> (
+    ...     thread_account("acme", "42"),
+    ...     thread_account("a/b", "c") == thread_account("a", "b/c"),
+    ...     thread_account("acme", "42@2026-03"),
+    ... )
+    ('thread:acme/42', False, 'thread:acme/42%402026-03')
+    """
+    thread_id = thread_id.replace("%", "%25")
+    if is_period(thread_id):
+        thread_id = "%40".join(thread_id.rsplit("@", 1))
+    return f"thread:{tenant.replace('%', '%25').replace('/', '%2F')}/{thread_id}"
+
+
+def is_period(name: str) -> bool:
+    """Whether a name ends like that of an account of a period."""
+    return _PERIOD.search(name) is not None
 
 
 def seconds_of(window: str, now_us: int) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import msgspec
 from quarterdeck.core.audit import Audit, read
 from quarterdeck.core.commit import AddAudit
 from quarterdeck.core.errors import QuarterdeckError
-from quarterdeck.core.windows import outlook
+from quarterdeck.core.windows import outlook, tenant_of
 from quarterdeck.ports.clock import Clock
 from quarterdeck.ports.store import AccountRow, Insights, Journal
 
@@ -66,7 +66,7 @@ class Nearing:
                 continue
             seen = outlook(row.account, row.limit, row.committed, row.reserved, now_us)
             detail = _encoder.encode({**msgspec.structs.asdict(row), **msgspec.structs.asdict(seen)}).decode()
-            tenant = row.account.partition(":")[2].partition("@")[0] if row.account.startswith("tenant:") else ""
+            tenant = tenant_of(row.account) or ""
             await self._journal.submit(AddAudit(Audit(ACTION, self._by, row.account, now_us, "", tenant, detail)))
             self._told.add(key)
             told += 1

@@ -34,7 +34,7 @@ FRESH_S = 1.0
 """How long the guards of an intent's commit stand for its first attempt; after a slower commit, revocations are read again."""
 
 
-_SHARED = frozenset({"budget.all", "budget.tenant", "budget.route"})
+_SHARED = frozenset({"budget.all", "budget.tenant", "budget.route", "budget.agent", "budget.thread", "budget.approver"})
 """Limits that are not the run's own."""
 
 

@@ -73,15 +73,31 @@ def differences(insights: Insights, *, overdraft: bool = False) -> list[str]:
                 own.add(event)
                 total.add(event)
         if row.status in TERMINAL:
-            found += _of_ended(row, own, fold_all(events).spent)
+            found += _of_ended(row, own, fold_all(events).spent, _of_children(events))
     return found + _of_accounts(insights, total, overdraft=overdraft)
 
 
-def _of_ended(row: RunRow, own: Tally, spent: dict[str, int]) -> list[str]:
+def _of_children(events: list[ev.Event]) -> Counter[str]:
+    """What counts as a run's own consumption because runs that it asked for consumed it, or may still; they report it themselves."""
+    found: Counter[str] = Counter()
+    open_shares: dict[str, dict[str, int]] = {}
+    for event in events:
+        if isinstance(event, ev.ChildOpened):
+            open_shares[event.call] = event.share
+        elif isinstance(event, ev.ChildEnded):
+            open_shares.pop(event.call, None)
+            found.update(event.spent)
+    for share in open_shares.values():
+        found.update(share)
+    return found
+
+
+def _of_ended(row: RunRow, own: Tally, spent: dict[str, int], by_children: Counter[str]) -> list[str]:
     found = [f"{row.run_id} has ended and holds {left} {place[1]} of {place[0]}" for place, left in own.held.items() if left]
     for account in (f"route:{row.route}", f"tenant:{row.tenant}", "all"):
         for dimension in SHARED:
-            reported, receipts = own.spent[account, dimension.value], spent.get(dimension.value, 0)
+            reported = own.spent[account, dimension.value]
+            receipts = spent.get(dimension.value, 0) - by_children[dimension.value]
             if reported != receipts:
                 found.append(f"{row.run_id} reported {reported} {dimension} to {account}, its receipts come to {receipts}")
     return found

@@ -1,9 +1,9 @@
 """Secrets: handed to a tool's code at the moment of use, and taken out of whatever comes back from it.
 
 A tool declares the secrets that it needs by name; its code asks ``ctx.secrets["name"].reveal()``. Only then is the value read (from the
-environment, a file or a function), in the process that performs the tool. The handle ends with the call. Results, and the errors that a
-tool raises, are searched for every value that was revealed in this process, as it is and in the usual encodings, before anything else
-sees them: so no journal, log, error, page or model ever does.
+environment, a file or a function), in the process that performs the tool. The handle ends with the call. Results, the errors that a tool
+raises, and the messages that it wants to leave are searched for every value that was revealed in this process, as it is and in the usual
+encodings, before anything else sees them: so no journal, log, error, page or model ever does.
 
 What this cannot see: a value that a tool takes apart or encrypts, or sends somewhere itself. Give it only to tools that you trust.
 """
@@ -25,7 +25,7 @@ import msgspec
 from quarterdeck.core.contract import checked_name
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.specs import ToolSpec
-from quarterdeck.ports.tools import Finding, Tool, ToolContext, ToolFailure
+from quarterdeck.ports.tools import Finding, Publication, Tool, ToolContext, ToolFailure
 
 MIN_SECRET = 6
 """The shortest secret, in characters: shorter ones could not be told from other text."""
@@ -142,7 +142,10 @@ class SecretiveTool:
         """Perform once, with handles; the result without secrets."""
         ended = threading.Event()
         try:
-            return self._vault.redacted(await self._tool.perform(arguments, self._given(context, ended)))
+            result = self._vault.redacted(await self._tool.perform(arguments, self._given(context, ended)))
+            if context.transaction is not None:
+                context.transaction.posts[:] = [self._sent(post) for post in context.transaction.posts]
+            return result
         except Exception as error:  # the one broad except of redaction
             self._raise(error)
         finally:
@@ -160,6 +163,14 @@ class SecretiveTool:
             return Finding(finding.status, msgspec.json.decode(shown))
         finally:
             ended.set()
+
+    def _sent(self, post: Publication) -> Publication:
+        """A message without secrets: it is stored until it has left, and kept after that."""
+        headers = tuple([(name, self._said(value)) for name, value in post.headers])
+        return Publication(post.topic, self._said(post.key), self._vault.redacted(post.body), headers)
+
+    def _said(self, text: str) -> str:
+        return self._vault.redacted(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def _given(self, context: ToolContext, ended: threading.Event) -> ToolContext:
         handles = {name: Handle(self._vault, name, ended) for name in self.spec.secrets}
