@@ -48,6 +48,7 @@ COMPOSED: dict[str, tuple[str, ...]] = {
         for name in (
             "turns",
             "model_calls",
+            "delegations",
             "tools",
             "tokens",
             "cost",

@@ -117,9 +117,7 @@ class Admission:
 
         Raises :class:`UsageError` or :class:`Refused` with a code; see :func:`quarterdeck.core.admission.admit`.
         """
-        tenant = checked_name("tenant", envelope.caller.tenant)
-        if is_period(tenant):
-            raise UsageError("name.invalid", f"tenant {tenant!r} ends like the account of a period does; use another name")
+        tenant = _tenant(envelope.caller.tenant)
         found = admit(self._routes, envelope.intent, tenant, envelope.mode, now or Conditions())
         route, mode = found.route, found.mode
         agent = self._agents[route.agent]
@@ -221,6 +219,13 @@ class Admission:
         if contract.thread_id is not None:
             above.insert(0, thread_account(contract.tenant, contract.thread_id))
         return paced(self._paces, above, contract.admitted_at_us)
+
+
+def _tenant(name: str) -> str:
+    """A tenant's name, unless its account would be called like one of another tenant's."""
+    if is_period(checked_name("tenant", name)):
+        raise UsageError("name.invalid", f"tenant {name!r} ends like the account of a period does; use another name")
+    return name
 
 
 def admission_of(deck: Quarterdeck, clock: Clock, entropy: Entropy) -> Admission:
