@@ -150,6 +150,7 @@ REASONS: dict[str, tuple[Case, Ruling, bool]] = {
         False,
     ),
     "budget.tools": (PLAIN.with_contract(limits=Limits(tool_calls=0)), Ruling.DENY, False),
+    "budget.work": (PLAIN.with_contract(limits=Limits(work_ms=0)), Ruling.DENY, True),
     "budget.cost": (
         replace(MODEL, reserve={"cost_microusd": 2}).with_contract(limits=Limits(cost_microusd=1)),
         Ruling.DENY,
