@@ -4,6 +4,7 @@ PY ?= python3
 VENV ?= .venv
 PORT ?= 8321
 ONCE ?=
+JOBS ?= auto
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
@@ -37,8 +38,8 @@ setup: $(READY) ## make the virtual environment in .venv from the hash-pinned re
 demo: setup ## serve the example agents with the local model, and put them to work (ONCE=1 ends after that, PORT=8321)
 	ONCE="$(ONCE)" PORT="$(PORT)" $(BIN)/python -m examples.support.demo
 
-test: setup ## run all tests
-	$(BIN)/python -m pytest -q $(ARGS)
+test: setup ## run all tests (JOBS=1: one after the other)
+	$(BIN)/python -m pytest -q -n $(JOBS) --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: setup ## format, lint, types, layers, tidiness
 	$(BIN)/ruff format --check .
