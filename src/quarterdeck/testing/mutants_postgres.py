@@ -150,9 +150,28 @@ APPENDING = (
         1,
         "I7",
         "journals_verify",
-        ("chained", "sha256(head ||", "sha256(decode(repeat('00', 32), 'hex') ||"),
+        ("chained_at", "sha256(head ||", "sha256(decode(repeat('00', 32), 'hex') ||"),
     ),
 )
+
+_WRITTEN = "digests[at], hash FROM event"
+_PLAIN_CONTROL = "(s.control IS NULL OR runs.control = s.control)"
+
+PLAIN = tuple(
+    [
+        _bug(f"plain commits: {name}", point, invariants, caught_by, ("append_plain", old, new))
+        for name, point, invariants, caught_by, old, new in (
+            ("epoch not compared", 3, "I11 I12", "a_stale_epoch_appends_nothing", "runs.epoch = s.epoch AND ", ""),
+            ("released holder appends", 1, "I11", "a_released_run_is_appended_to_by_nobody", " AND runs.worker IS NOT NULL", ""),
+            ("control not compared", 3, "I9", "a_stale_control_is_refused", _PLAIN_CONTROL, "true"),
+            ("facts not compared", 3, "I9", "a_changed_fact_is_refused", "present @> (item -> 8)", "true"),
+            ("incarnation not compared", 10, "I11", "another_incarnation_is_refused", "item ->> 7 = incarnation", "true"),
+            ("head not chained", 1, "I7", "journals_verify", "chained_at(r.head,", "chained_at(sha256(r.head),"),
+            ("answered and not written", 1, "I1 I7", "appends_are_read_back_in_order", _WRITTEN, f"{_WRITTEN} WHERE seq < 3"),
+            ("payloads left out", 1, "I7", "appends_are_read_back_in_order", "given[at] IS NOT NULL", "false"),
+        )
+    ]
+)  # fmt: skip
 
 CLAIMING = (
     _bug(
@@ -419,5 +438,5 @@ IDENTIFYING = (
 
 SHARING = tuple(_bug(bug.name, bug.point, bug.invariants, bug.caught_by, *bug.edits) for bug in mutants_shared.POSTGRES)
 
-MUTANTS: tuple[Mutant, ...] = APPENDING + CLAIMING + REACHING + DECIDING + IDENTIFYING + SHARING
+MUTANTS: tuple[Mutant, ...] = APPENDING + PLAIN + CLAIMING + REACHING + DECIDING + IDENTIFYING + SHARING
 """Every planted bug of this store."""

@@ -55,10 +55,11 @@ REPEATS = 50
 """How often a batch is sent again before its outcome counts as unknown."""
 _json = msgspec.json.Encoder().encode
 _outcomes = msgspec.json.Decoder(list[Outcome]).decode
+_both = msgspec.json.Decoder(tuple[list[int], list[Outcome]]).decode
 
 
 class Batch:
-    """What one call of the server's function is given. Operations keep their order."""
+    """What one call of the server's function is given. Operations keep their order; *plain* commits come before all others."""
 
     __slots__ = (
         "asked",
@@ -70,6 +71,7 @@ class Batch:
         "names",
         "ops",
         "payloads",
+        "plain",
         "size",
         "touched",
         "use_facts",
@@ -77,6 +79,7 @@ class Batch:
 
     def __init__(self) -> None:
         self.ops: list[str] = []
+        self.plain: list[str] = []
         self.audits: list[bytes | None] = []
         self.bodies: list[bytes] = []
         self.payloads: list[bytes | None] = []
@@ -106,9 +109,45 @@ class Batch:
         except (OverflowError, TypeError, ValueError) as error:
             return Refused("poison", str(error)[:200])
         self.ops.append(text)
+        self.size += len(text)
+        self._surround(op, salt_of)
+        return None
+
+    def add_plain(self, op: Commit, salt_of: Salts) -> bool:
+        """Add a commit that only adds events to a run that this batch has not touched; whether it is such a one.
+
+        It is applied together with all others of its kind, and left out if anything is not as it expects: then it is to be added to
+        another batch by :meth:`add`, to be told why.
+        """
+        beside = op.head or op.charges or op.asks or op.consumes or op.closes or op.inbox or op.delivers or op.outbox
+        if beside or op.new or op.takes or op.frees or op.writes or op.audit or not op.records or unstorable(op) is not None:
+            return False
+        if op.run_id in self.touched or op.run_id in self.names or self.asked or self.change_facts or not is_text(op.run_id):
+            return False
+        found = (
+            op.run_id,
+            op.seq,
+            op.epoch,
+            op.control,
+            op.at_us,
+            len(self.bodies) + 1,
+            len(op.records),
+            op.incarnation,
+            op.facts,
+        )
+        try:
+            text = _text(found)
+        except (OverflowError, TypeError, ValueError):
+            return False
+        self.plain.append(text)
+        self.size += len(text)
+        self._carry(op, salt_of)
+        return True
+
+    def _surround(self, op: Op, salt_of: Salts) -> None:
+        """What goes beside an operation's text: bytes, locks, the row of the audit log."""
         said = audit_of(op)
         self.audits.append(None if said is None else entry(said))
-        self.size += len(text)
         match op:
             case Commit():
                 self._carry(op, salt_of)
@@ -130,7 +169,6 @@ class Batch:
                 pass
             case _:
                 assert_never(op)
-        return None
 
     def arguments(self, *, isolate: bool) -> tuple[object, ...]:
         """Everything that the function takes behind the owner and its lease."""
@@ -146,6 +184,10 @@ class Batch:
             list(self.charged),
             isolate,
         )
+
+    def plainly(self) -> str:
+        """The plain commits, as the function for them takes them behind the other arguments."""
+        return f"[{','.join(self.plain)}]"
 
     @property
     def audited(self) -> bool:
@@ -240,7 +282,12 @@ def answers(text: str) -> Sequence[Outcome]:
     return _outcomes(text)
 
 
-def _text(written: dict[str, Any]) -> str:
+def both_answers(text: str) -> tuple[Sequence[int], Sequence[Outcome]]:
+    """The places, from 1, of the plain commits that were appended; one outcome per other operation."""
+    return _both(text)
+
+
+def _text(written: dict[str, Any] | tuple[object, ...]) -> str:
     text = _json(written).decode()
     if "\\u0000" in text and "\0" in str(written):
         raise ValueError("PostgreSQL stores no NUL in a text")

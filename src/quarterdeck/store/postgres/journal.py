@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 import psycopg
 from psycopg import errors
 
-from quarterdeck.core.commit import Applied, Commit, DecideApproval, DecidePost, Deliver, GiveBack, Op, Outcome, SetFact
+from quarterdeck.core.commit import Applied, Commit, DecideApproval, DecidePost, Deliver, GiveBack, Op, Outcome, SetFact, audit_of
 from quarterdeck.core.errors import QuarterdeckError, Unavailable, UsageError
 from quarterdeck.store.postgres import LEASE_S
-from quarterdeck.store.postgres.batch import REPEATS, UNDONE, UNSTORABLE, Batch, answers, is_text
+from quarterdeck.store.postgres.batch import REPEATS, UNDONE, UNSTORABLE, Batch, answers, both_answers, is_text
 from quarterdeck.store.postgres.lease import Lease
 from quarterdeck.store.postgres.opening import completed, connect, lost, prepare, reachable
 from quarterdeck.store.postgres.statements import load
@@ -37,6 +38,14 @@ _Group = list[tuple[Op, "asyncio.Future[Outcome]"]]
 _Writer = psycopg.AsyncConnection[tuple[object, ...]]
 
 
+class _Packed(NamedTuple):
+    """A batch, the plain commits in it, and the other operations."""
+
+    batch: Batch
+    plain: list[tuple[Commit, asyncio.Future[Outcome]]]
+    others: _Group
+
+
 class PostgresJournal:
     """The write side of a shared database; create it with :meth:`open`, on the loop that will use it."""
 
@@ -51,6 +60,7 @@ class PostgresJournal:
         self._after: Callable[[], None] = _nothing
         self._loop = asyncio.get_running_loop()
         self._queue: _Waiting = deque()
+        self._under_way: _Group = []
         self._wanted = asyncio.Event()
         self._closing = False
         self._ending = asyncio.Event()
@@ -139,7 +149,8 @@ class PostgresJournal:
                     await self._pause(delay_s)
                     continue
                 delay_s = 0.0
-                await self._write(db, self._taken())
+                self._under_way = self._taken()
+                await self._write(db, self._under_way)
             if self._closing:
                 return
 
@@ -174,19 +185,33 @@ class PostgresJournal:
     async def _write(self, db: _Writer, group: _Group) -> None:
         try:
             await self._salt(db, group)
-            sent, batch = self._packed(group)
-            if not sent:
-                return
-            outcomes = answers(await self._applied(db, batch))
+            for plainly in (all(audit_of(op) is None for op, _ in group), False):
+                try:
+                    group = await self._send(db, group, plainly=plainly)
+                except UNSTORABLE:
+                    group = await self._send(db, group, isolate=True)
+                if not group:
+                    return
         except psycopg.Error as error:
             await db.close()
             self._lose(group, error)
-            return
-        for (_, future), outcome in zip(sent, outcomes, strict=True):
+
+    async def _send(self, db: _Writer, group: _Group, *, plainly: bool = False, isolate: bool = False) -> _Group:
+        """Have a group applied, and answer it; returns the plain commits that were left out, which are not answered yet."""
+        packed = self._packed(group, plainly=plainly)
+        if not packed.plain and not packed.others:
+            return []
+        appended, outcomes = await self._applied(db, packed.batch, isolate=isolate)
+        done = set(appended)
+        for place, (op, future) in enumerate(packed.plain, 1):
+            if place in done and not future.done():
+                future.set_result(Applied(op.seq + len(op.records)))
+        for (_, future), outcome in zip(packed.others, outcomes, strict=True):
             if not future.done():
                 future.set_result(outcome)
-        if any(_wakes(op) and isinstance(outcome, Applied) for (op, _), outcome in zip(sent, outcomes, strict=True)):
+        if any(_wakes(op) and isinstance(outcome, Applied) for (op, _), outcome in zip(packed.others, outcomes, strict=True)):
             await self._notify(db)
+        return [(op, future) for place, (op, future) in enumerate(packed.plain, 1) if place not in done]
 
     async def _notify(self, db: _Writer) -> None:
         try:
@@ -194,16 +219,18 @@ class PostgresJournal:
         except psycopg.Error:
             await db.close()
 
-    def _packed(self, group: _Group) -> tuple[_Group, Batch]:
-        batch = Batch()
-        sent: _Group = []
+    def _packed(self, group: _Group, *, plainly: bool) -> _Packed:
+        packed = _Packed(Batch(), [], [])
         for op, future in group:
-            wrong = batch.add(op, self._salts.get)
+            if plainly and isinstance(op, Commit) and packed.batch.add_plain(op, self._salts.get):
+                packed.plain.append((op, future))
+                continue
+            wrong = packed.batch.add(op, self._salts.get)
             if wrong is None:
-                sent.append((op, future))
+                packed.others.append((op, future))
             elif not future.done():
                 future.set_result(wrong)
-        return sent, batch
+        return packed
 
     async def _salt(self, db: _Writer, group: _Group) -> None:
         """Learn the keys of the runs whose payloads are about to be digested."""
@@ -215,23 +242,21 @@ class PostgresJournal:
             cursor = await db.execute(self._sql["salts"], (known,), prepare=True)
             self._salts.update((str(name), salt if isinstance(salt, bytes) else None) for name, salt in await cursor.fetchall())
 
-    async def _applied(self, db: _Writer, batch: Batch) -> str:
-        isolate = False
+    async def _applied(self, db: _Writer, batch: Batch, *, isolate: bool) -> tuple[Sequence[int], Sequence[Outcome]]:
+        """The plain commits that were appended, by their places, and what the others are answered."""
+        values: tuple[object, ...] = (self.owner, self._lease_s, *batch.arguments(isolate=isolate))
         for _ in range(REPEATS):
-            values: tuple[object, ...] = (self.owner, self._lease_s, *batch.arguments(isolate=isolate))
             try:
-                if batch.audited:
+                if batch.plain:
+                    cursor = await db.execute(self._sql["apply_all"], (*values, batch.plainly()), prepare=True)
+                elif batch.audited:
                     cursor = await db.execute(self._sql["apply_audited"], (*values, batch.audits))
                 else:
                     cursor = await db.execute(self._sql["apply"], values, prepare=True)
-                row = await cursor.fetchone()
-                return str(row[0]) if row is not None else "[]"
+                row = await cursor.fetchone() or ("[]",)
+                return both_answers(str(row[0])) if batch.plain else ((), answers(str(row[0])))
             except UNDONE:
                 self.repeats += 1
-            except UNSTORABLE:
-                if isolate:
-                    raise
-                isolate = True
         raise errors.SerializationFailure("the batch was undone too often")
 
     def _lose(self, group: _Group, error: Exception) -> None:
@@ -248,7 +273,7 @@ class PostgresJournal:
 
     def _stop(self, error: QuarterdeckError) -> None:
         self._fault = Unavailable("store.storage", f"the store stopped ({error}); see to it, then start again")
-        for _, future in self._taken(everything=True):
+        for _, future in [*self._under_way, *self._taken(everything=True)]:
             if not future.done():
                 future.set_exception(self._fault)
         self._heard()

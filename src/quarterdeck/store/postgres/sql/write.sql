@@ -1,5 +1,7 @@
 -- name: apply
 SELECT quarterdeck.apply(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
+-- name: apply_all
+SELECT quarterdeck.apply_all(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
 -- name: salts
 SELECT r.run_id, c.salt FROM runs r JOIN contracts c ON c.run = r.id WHERE r.run_id = ANY (%s)
 -- name: notify

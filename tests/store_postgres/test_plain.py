@@ -1,0 +1,104 @@
+"""Commits that only add events are applied together: the same journals, one by one, whatever is wrong with a neighbour."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import pytest
+from msgspec.structs import replace
+
+from quarterdeck.core.commit import Applied, Deliver, Head, Op, Outcome, Record, Refused, SetFact
+from quarterdeck.core.errors import Unavailable
+from quarterdeck.store.postgres.batch import Batch
+from quarterdeck.store.postgres.journal import PostgresJournal
+from quarterdeck.testing.conformance.stand import Hold, admit, claim, note, verified
+from quarterdeck.testing.patching import patched
+from quarterdeck.testing.postgres import Server
+from quarterdeck.testing.samples import T0_US
+from tests.conformance import stands
+
+
+def watched(sent: list[int]) -> AbstractContextManager[object]:
+    """Notes how many plain commits each batch has."""
+    original = PostgresJournal._applied
+
+    async def applied(self: PostgresJournal, db: object, batch: Batch, *, isolate: bool) -> object:
+        sent.append(len(batch.plain))
+        return await original(self, db, batch, isolate=isolate)  # type: ignore[arg-type]
+
+    return patched(PostgresJournal, "_applied", applied)
+
+
+async def _tried(postgres: Server, database: str, *ops_of: str) -> tuple[list[Outcome], list[int]]:
+    """Three held runs; operations named by these words, submitted at once: what they were answered, and what was plain."""
+    sent: list[int] = []
+    async with stands.postgres(postgres, database)() as stand:
+        for name in ("r1", "r2", "r3"):
+            await admit(stand, name)
+        holds = {run.run_id: Hold(stand, run.run_id, run.seq, run.epoch) for run in await claim(stand)}
+        ops: list[Op] = []
+        for number, word in enumerate(ops_of, 1):
+            name, _, what = word.partition(" ")
+            ops.append(_op(holds[name], what, number))
+        with watched(sent):
+            outcomes = list(await asyncio.gather(*[stand.journal.submit(op) for op in ops]))
+        assert [verified(stand, name) for name in holds] == [stand.insights.run(name).seq for name in holds]  # type: ignore[union-attr]
+    return outcomes, sent
+
+
+def _op(hold: Hold, what: str, number: int) -> Op:
+    match what:
+        case "adds":
+            return hold.commit(note(f"n{number}"), Record(b'{"kind":"b"}', b"payload"), facts={"never": 0}, control=0)
+        case "stale":
+            return replace(hold.commit(note("stale")), epoch=hold.epoch + 1)
+        case "waits":
+            return hold.commit(head=Head("waiting", "blocked", "waiting", ("signal",), release=True))
+        case "next":
+            return replace(hold.commit(note("next")), seq=hold.seq + 2)
+        case "is told":
+            return Deliver(hold.run_id, "signal", b"{}", T0_US, "s1")
+        case "changes":
+            return SetFact("never", "v", T0_US)
+    raise AssertionError(what)
+
+
+@pytest.mark.parametrize(
+    ("ops", "kinds", "plain"),
+    [
+        (["r1 adds", "r2 adds", "r3 adds"], "ooo", [3]),
+        (["r1 adds", "r2 stale", "r3 adds"], "ono", [3, 0]),
+        (["r1 adds", "r1 next", "r2 waits", "r3 adds"], "oooo", [2]),
+        (["r1 is told", "r1 adds", "r2 adds"], "ono", [1]),
+        (["r1 adds", "r1 is told"], "oo", [1]),
+        (["r1 changes", "r1 adds"], "on", [0]),
+        (["r1 adds", "r1 changes"], "oo", [1]),
+    ],
+    ids=lambda value: ", ".join(value) if isinstance(value, list) and isinstance(value[0], str) else "",
+)
+async def test_each_is_answered_as_if_alone(
+    postgres: Server, database: str, ops: Sequence[str], kinds: str, plain: list[int]
+) -> None:
+    outcomes, sent = await _tried(postgres, database, *ops)
+    assert "".join("o" if isinstance(one, Applied) else "n" for one in outcomes) == kinds, outcomes
+    assert sent == plain
+    assert all(isinstance(one, Applied | Refused) for one in outcomes)
+
+
+async def test_a_writer_that_ends_by_a_fault_of_ours_leaves_nobody_waiting(postgres: Server, database: str) -> None:
+    async with stands.postgres(postgres, database)() as stand:
+        await admit(stand, "r1")
+        (run,) = await claim(stand)
+        hold = Hold(stand, run.run_id, run.seq, run.epoch)
+
+        async def broken(*_: object, **__: object) -> object:
+            raise ZeroDivisionError
+
+        with patched(PostgresJournal, "_applied", broken):
+            under_way = stand.journal.submit(hold.commit())
+            with pytest.raises(Unavailable, match="the writer ended"):
+                await asyncio.wait_for(under_way, 20)
+            with pytest.raises(Unavailable):
+                await stand.journal.submit(hold.commit())
