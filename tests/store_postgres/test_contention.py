@@ -26,7 +26,13 @@ _CONTROL = "(op ->> 'control' IS NULL OR control = (op ->> 'control')::bigint)"
 _BEFORE = (
     "OR (op ->> 'control' IS NOT NULL AND (SELECT control FROM runs WHERE run_id = op ->> 'run') <> (op ->> 'control')::bigint)"
 )
-GUARD_OUTSIDE = rewritten(("append", _CONTROL, "true"), ("append", "was <> after", f"was <> after {_BEFORE}"))
+_PLAIN = "(s.control IS NULL OR runs.control = s.control)"
+GUARD_OUTSIDE = rewritten(
+    ("append", _CONTROL, "true"),
+    ("append", "was <> after", f"was <> after {_BEFORE}"),
+    ("append_plain", _PLAIN, "true"),
+    ("append_plain", "WHERE r.seq = a.after", "WHERE r.seq = a.after AND r.control = a.control"),
+)
 FACTS_UNLOCKED = rewritten(("take_facts", "pg_advisory_xact_lock_shared(1363430193, 1)", "1"))
 ACCOUNTS_UNORDERED = rewritten(("take_accounts", "PERFORM pg_advisory_xact_lock(1363430194, place)", "PERFORM 1"))
 RUNS_UNORDERED = rewritten(("take_runs", "ORDER BY id FOR NO KEY UPDATE", "ORDER BY random() FOR NO KEY UPDATE"))
