@@ -213,3 +213,15 @@ async def test_a_workflow_that_would_end_the_process_fails_alone(tmp_path: Path,
     async with deck.start(tmp_path / "effects.db") as rt:
         result = await (await rt.submit("raises", {})).rest(30.0)
     assert (result.status, result.reason) == ("failed", "failed")
+
+
+async def test_a_workflow_that_returns_more_than_can_be_stored_fails(tmp_path: Path) -> None:
+    deck = Quarterdeck("effects")
+
+    @deck.workflow("returns")
+    async def returns(ctx: Context, payload: object) -> str:
+        return "x" * 5_000_000
+
+    async with deck.start(tmp_path / "effects.db") as rt:
+        result = await (await rt.submit("returns", {})).result(30.0)
+    assert (result.status, result.code) == ("failed", "workflow.result")

@@ -9,6 +9,7 @@ import msgspec
 
 from quarterdeck.core import events as ev
 from quarterdeck.core.carrying import carried
+from quarterdeck.core.commit import MAX_RECORD
 from quarterdeck.core.errors import Corrupt, QuarterdeckError, UsageError
 from quarterdeck.core.fold import RESULT
 from quarterdeck.core.judge import revoked
@@ -308,6 +309,9 @@ class _Driver:
             return Rest(Finish(Status.FAILED, StopReason.FAILED, "workflow.result"), (), _encoder.encode(told))
         text = result if isinstance(result, str) else "" if result is None else value.decode()
         output = _encoder.encode(WorkflowOutput(text, "", msgspec.Raw(value)))
+        if len(output) > MAX_RECORD:
+            told = WorkflowOutput(message=f"what it returned takes more than {MAX_RECORD} bytes; return less")
+            return Rest(Finish(Status.FAILED, StopReason.FAILED, "workflow.result"), (), _encoder.encode(told))
         if state.cancelled_by:
             return Rest(Finish(Status.CANCELLED, StopReason.CANCELLED, "run.cancelled"), (), output)
         proposal = propose_reply(state.contract, RESULT, text)

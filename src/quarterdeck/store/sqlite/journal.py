@@ -73,6 +73,8 @@ class SqliteJournal(asyncio.Protocol):
         self._poll: asyncio.TimerHandle | None = None
         self._visitors = connect(path, readonly=True)
         self._seen = self._visitors.pragma("data_version")
+        self._path = path
+        self._identity = _identity(path)
 
     @classmethod
     async def open(cls, path: Path, incarnation: int) -> SqliteJournal:
@@ -227,10 +229,8 @@ class SqliteJournal(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
-    def _stop(self, reply: Reply) -> None:
-        self._fault = Unavailable(
-            "store.storage", f"the store stopped ({reply.fault}); see to the storage, then start again: nothing committed is lost"
-        )
+    def _stop(self, reply: Reply, advice: str = "see to the storage, then start again: nothing committed is lost") -> None:
+        self._fault = Unavailable("store.storage", f"the store stopped ({reply.fault}); {advice}")
         waiting = [pair for group in self._sent.values() for pair in group] + self._queue
         self._sent.clear()
         self._queue = []
@@ -248,8 +248,21 @@ class SqliteJournal(asyncio.Protocol):
         except apsw.Error as error:
             self._stop(Reply(0, [], f"{type(error).__name__}: {error}"))
             return
+        if _identity(self._path) != self._identity:
+            gone = f"{self._path} was removed, moved or replaced while it was in use"
+            self._stop(Reply(0, [], gone), "put the file back, with its -wal beside it, then start again")
+            return
         if seen != self._seen:
             self._seen = seen
             if self._callback is not None:
                 self._callback()
         self._poll = self._loop.call_later(POLL_S, self._look)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has this name; ``None``: none has."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
