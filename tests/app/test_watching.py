@@ -48,6 +48,25 @@ def test_a_run_that_another_process_ends_is_noticed() -> None:
     run(main(), clock=clock)
 
 
+def test_a_run_with_an_answer_that_it_has_not_read_is_not_at_rest() -> None:
+    clock = VirtualClock()
+
+    async def main() -> None:
+        driving = MemoryStore("w1", quiesced=False)
+        async with starting(desk(), driving.connect("w2"), clock, max_active=0) as door:
+            async with starting(desk(), driving.connect("w3"), clock):
+                run = await door.submit("refunds", "please", user="ada")
+                rested = await run.rest(timeout_s=60.0)
+            await door.approve(rested.waiting_on[0].partition(":")[2], by="bob")
+            rests = asyncio.ensure_future(run.rest(timeout_s=60.0))
+            await clock.sleep(20.0)
+            assert not rests.done(), "nobody drives it, so nothing has come of the answer"
+            async with starting(desk(), driving, clock):
+                assert (await rests).ok
+
+    run(main(), clock=clock)
+
+
 def test_events_of_a_run_that_another_process_drives_are_followed_without_gap_or_repetition() -> None:
     clock = VirtualClock()
 

@@ -73,6 +73,17 @@ async def test_a_loop_that_turns_no_more_loses_its_lease(postgres: Server, datab
             assert [run.epoch for run in await claim(second, "second")] == [2]
 
 
+async def test_who_claims_after_its_own_lease_has_ended_can_be_taken_over_again(postgres: Server, database: str) -> None:
+    """The claim buries its own lease among the others; what it takes then must not be held by somebody who can never expire."""
+    async with runtime(database, lease_s=0.3) as first, runtime(database) as second:
+        await admit(first, "r1")
+        stall(first)
+        await expired(postgres, database)
+        assert [run.epoch for run in await claim(first, "first")] == [1]
+        await expired(postgres, database)
+        assert [run.epoch for run in await claim(second, "second")] == [2]
+
+
 async def test_closing_gives_everything_up_at_once(database: str) -> None:
     async with runtime(database) as second:
         async with runtime(database) as first:

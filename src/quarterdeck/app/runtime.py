@@ -20,7 +20,7 @@ from quarterdeck.app.orders import Orders, through
 from quarterdeck.app.oversight import Oversight, oversight
 from quarterdeck.app.replaying import Replay, replayed
 from quarterdeck.app.switching import Reach, Switched
-from quarterdeck.app.views import EventView, RunResult, RunView, event_views, is_at_rest, read_all, result_of, row_of, run_view
+from quarterdeck.app.views import EventView, RunResult, RunView, event_views, read_all, rests, result_of, row_of, run_view
 from quarterdeck.app.wiring import Parts
 from quarterdeck.app.words import word
 from quarterdeck.app.workers import About, WorkerView, worker_views
@@ -71,9 +71,13 @@ class RunHandle:
         return result_of(self._runtime.insights, self.id)
 
     async def rest(self, timeout_s: float | None = None) -> RunResult:
-        """How the run stands when it next comes to rest: it waits for something, or has ended."""
+        """How the run stands when it next comes to rest: it waits for something, or has ended.
+
+        A waiting run that has been sent something which it has not read yet is not at rest: so this, asked after
+        :meth:`Runtime.approve`, tells what came of it.
+        """
         async with asyncio.timeout(timeout_s):
-            await self._runtime.until(self.id, is_at_rest)
+            await self._runtime.until(self.id, lambda row: rests(self._runtime.insights, row))
         return result_of(self._runtime.insights, self.id)
 
     def events(self, *, content: bool = False) -> list[EventView]:

@@ -67,6 +67,13 @@ def is_at_rest(row: RunRow | RunPosition) -> bool:
     return row.status in TERMINAL or (row.status == Status.WAITING and row.worker is None)
 
 
+def rests(insights: Insights, row: RunRow) -> bool:
+    """Whether a run is at rest and has read everything that it was sent: one that was answered just now is not."""
+    if row.status in TERMINAL or not is_at_rest(row):
+        return row.status in TERMINAL
+    return not insights.inbox(row.run_id)[1] and is_at_rest(row_of(insights, row.run_id))  # the row was read before the inbox
+
+
 def read_all(insights: Insights, run_id: str) -> list[StoredEvent]:
     """Every event of a run; raises :class:`UsageError` (``run.unknown``) if there is none."""
     found: list[StoredEvent] = []

@@ -116,6 +116,10 @@ BEGIN
         RETURN '["claimed",' || told || ']';
     END IF;
     PERFORM release_expired();
+    -- Whose own lease had ended was buried just now with the others, and begins anew: nobody holds runs without a lease that can end.
+    IF NOT EXISTS (SELECT 1 FROM owners WHERE id = of_owner) THEN
+        INSERT INTO owners (id, lease_until) OVERRIDING SYSTEM VALUE VALUES (of_owner, clock_timestamp() + lease) ON CONFLICT DO NOTHING;
+    END IF;
     PERFORM wake_due((op -> 'now')::bigint);
     IF jsonb_typeof(op -> 'programs') = 'array' THEN
         -- Only the index that begins with the need gives this order, however common a need is. (An equality would make the need
