@@ -9,6 +9,7 @@ from pathlib import Path
 
 from quarterdeck.ports.store import Insights, Journal
 from quarterdeck.store.postgres.journal import PostgresJournal
+from quarterdeck.store.postgres.opening import prepare
 from quarterdeck.store.postgres.reader import PostgresInsights
 from quarterdeck.store.sqlite.journal import SqliteJournal
 from quarterdeck.store.sqlite.reader import SqliteInsights
@@ -26,6 +27,8 @@ async def turn() -> None:
     await passed
 
 
+LEASE_S = 600.0
+"""The lease in a check: however slow the machine is, it ends only when the check says so."""
 Reopen = Callable[[], Awaitable[tuple[Journal, Insights]]]
 
 
@@ -151,8 +154,9 @@ def postgres(server: Server, dsn: str) -> OpenStand:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[SwappingStand]:
-        journal = await PostgresJournal.open(dsn, lambda: 1)
+        prepare(dsn, 1)
         server.execute(EMPTY, dsn)
+        journal = await PostgresJournal.open(dsn, lambda: 1, LEASE_S)
         insights = PostgresInsights(dsn)
 
         async def reopen() -> tuple[Journal, Insights]:
@@ -160,7 +164,7 @@ def postgres(server: Server, dsn: str) -> OpenStand:
             insights.close()
             await journal.close(give_up=False)
             server.execute("UPDATE quarterdeck.owners SET lease_until = '-infinity'", dsn)
-            journal = await PostgresJournal.open(dsn, lambda: 1)
+            journal = await PostgresJournal.open(dsn, lambda: 1, LEASE_S)
             insights = PostgresInsights(dsn)
             return journal, insights
 

@@ -14,11 +14,12 @@ import itertools
 import os
 import platform
 import pwd
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psycopg
@@ -82,8 +83,11 @@ class Server:
         )
         return cls(make_conninfo(host=str(folder), port=5432, user="postgres", dbname="postgres"), folder, settings)
 
-    def restart(self, *, standby: bool = False) -> None:
-        """Stop the server and start it on the same data; ``standby``: as a replica, which it stays until it is promoted."""
+    def restart(self, *, standby: bool = False, between: Callable[[Path], object] | None = None) -> None:
+        """Stop the server and start it on the same data; ``standby``: as a replica, which it stays until it is promoted.
+
+        ``between`` is called with the folder of the data while nothing runs on them.
+        """
         if self._folder is None:
             raise LookupError("a server that was named is not ours to restart")
         self._admin.close()
@@ -91,10 +95,20 @@ class Server:
         keep.touch()
         self._end()
         keep.unlink()
+        if between is not None:
+            between(self._folder / "data")
         if standby:
             (self._folder / "data" / "standby.signal").touch()
         self._process = self._launched()
         self._admin = self._connected()
+
+    def copy(self) -> None:
+        """Keep a copy of all data as they are now, the server being down meanwhile; it takes the place of an earlier one."""
+        self.restart(between=lambda data: _replace(data, data.with_name("copy")))
+
+    def put_back(self) -> None:
+        """Go on with the data as :meth:`copy` has kept them: what came later is gone."""
+        self.restart(between=lambda data: _replace(data.with_name("copy"), data))
 
     def _launched(self) -> subprocess.Popen[bytes]:
         folder = self._folder
@@ -171,6 +185,15 @@ class Server:
                     told = log.read_text("utf-8", "replace")[-2_000:] if log is not None and log.exists() else ""
                     raise LookupError(f"the PostgreSQL server does not answer: {told}") from None
             time.sleep(0.02)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Make one folder a copy of the other, with owners and modes."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, symlinks=True)
+    for each in (source, *source.rglob("*")):
+        found = each.lstat()
+        os.chown(target / each.relative_to(source), found.st_uid, found.st_gid, follow_symlinks=False)
 
 
 def _programs() -> Path:

@@ -21,7 +21,7 @@ from quarterdeck.core.errors import QuarterdeckError, Unavailable, UsageError
 from quarterdeck.store.postgres import LEASE_S
 from quarterdeck.store.postgres.batch import REPEATS, UNDONE, UNSTORABLE, Batch, answers, both_answers, is_text
 from quarterdeck.store.postgres.lease import Lease
-from quarterdeck.store.postgres.opening import completed, connect, lost, prepare, reachable
+from quarterdeck.store.postgres.opening import Mark, completed, connect, lost, prepare, reachable
 from quarterdeck.store.postgres.statements import load
 
 GROUP = 64
@@ -68,7 +68,7 @@ class PostgresJournal:
         self._salts: dict[str, bytes | None] = {}
         self._sql = load("write")
         self._db: _Writer | None = None
-        self._lease = Lease(dsn, owner, lease_s, self._heard)
+        self._lease = Lease(dsn, Mark(incarnation, owner), lease_s, self._heard, self._reborn, renewed)
         self._task = self._loop.create_task(self._write_for_ever(), name="quarterdeck-writer")
         self._task.add_done_callback(self._ended)
 
@@ -162,7 +162,7 @@ class PostgresJournal:
 
     async def _connected(self) -> _Writer:
         """A new connection, to a server that is still safe and still the same store; or its new incarnation is ours from now on."""
-        identity = await self._loop.run_in_executor(None, prepare, self._dsn, self._renewed())
+        identity = await self._loop.run_in_executor(None, prepare, self._dsn, self._renewed(), self._lease.mark)
         self.incarnation = identity.incarnation
         with reachable():
             db = await psycopg.AsyncConnection.connect(completed(self._dsn), autocommit=True)
@@ -276,6 +276,11 @@ class PostgresJournal:
         for _, future in [*self._under_way, *self._taken(everything=True)]:
             if not future.done():
                 future.set_exception(self._fault)
+        self._heard()
+
+    def _reborn(self, incarnation: int) -> None:
+        """The store was put back: what is submitted under the former incarnation is refused, new claims are of this one."""
+        self.incarnation = incarnation
         self._heard()
 
     def _heard(self) -> None:

@@ -2,6 +2,9 @@
 
 The thread shares nothing with the event loop but a counter that the loop moves: a loop that is busy for a while cannot starve it, and
 once the loop has not turned for ``STALL_S`` the lease is left to expire, so that others take the runs over.
+
+Before each renewal it looks whether the database is still the one that it has renewed its lease in. One that was put back from a copy
+cannot know that it was; but the newest renewal that was acknowledged is missing in it, and whoever misses his says so to all.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from collections.abc import Callable
 import psycopg
 
 from quarterdeck.core.errors import QuarterdeckError
-from quarterdeck.store.postgres.opening import Connection, connect
+from quarterdeck.store.postgres.opening import Connection, Mark, connect, renew, standing
 from quarterdeck.store.postgres.statements import load
 
 STALL_S = 30.0
@@ -28,14 +31,29 @@ RETRY_S = 0.5
 
 
 class Lease:
-    """Renews one owner's lease until it is stopped. ``hear`` is called on the loop when another session has notified."""
+    """Renews one owner's lease until it is stopped.
 
-    def __init__(self, dsn: str, owner: int, lease_s: float, hear: Callable[[], None]) -> None:
-        self.owner = owner
+    ``hear`` is called on the loop when another session has notified, ``reborn`` when the store has another incarnation than ``mark`` says;
+    ``renewed`` gives a new one, for the first to notice that the database was put back.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        mark: Mark,
+        lease_s: float,
+        hear: Callable[[], None],
+        reborn: Callable[[int], None],
+        renewed: Callable[[], int],
+    ) -> None:
+        self.owner = mark.owner
+        self.mark = mark
         self._dsn = dsn
         self._lease_s = lease_s
         self._beat_s = lease_s / 4
         self._hear = hear
+        self._reborn = reborn
+        self._renewed = renewed
         self._loop = asyncio.get_running_loop()
         self._turned_s = time.monotonic()
         self._stopped = threading.Event()
@@ -98,6 +116,7 @@ class Lease:
                 self._due = False
                 due_s = now_s + self._beat_s
                 if now_s - self._turned_s < STALL_S:
+                    self._compare(db)
                     self._renew(db)
             heard, _, _ = select.select([db.fileno(), self._woken], [], [], max(0.0, due_s - time.monotonic()))
             if self._woken in heard and not self._stopped.is_set():
@@ -105,15 +124,30 @@ class Lease:
             if any(notice.pid != self._writer_pid for notice in db.notifies(timeout=0)):
                 self._told()
 
+    def _compare(self, db: Connection) -> None:
+        """Take over the store's incarnation, which is a new one if what we know of it is not true any more."""
+        incarnation, went_back = standing(db, self.mark)
+        if went_back:
+            incarnation = renew(self._dsn, self._renewed(), self.mark.incarnation)
+        if incarnation != self.mark.incarnation:
+            self.mark = Mark(incarnation, self.owner)
+            self._call(self._reborn, incarnation)
+
     def _renew(self, db: Connection) -> None:
         """A lease that expired and was buried begins anew; the runs under it are others' now, which their epochs say."""
         sql = load("write")
         said = (self._lease_s, self._about, self._programs, self.owner)
-        if db.execute(sql["renew"], said).rowcount == 0:
+        beat = db.execute(sql["renew"], said).fetchone()
+        if beat is None:
             db.execute(sql["enter_again"], (self.owner, self._lease_s))
-            db.execute(sql["renew"], said)
+            beat = db.execute(sql["renew"], said).fetchone()
+        if beat is not None:
+            self.mark = self.mark._replace(beat_at=str(beat[0]), lsn=str(beat[1]))
 
     def _told(self) -> None:
         """Several notifications at once are one."""
+        self._call(self._hear)
+
+    def _call(self, what: Callable[..., None], *arguments: int) -> None:
         if not self._stopped.is_set() and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._hear)
+            self._loop.call_soon_threadsafe(what, *arguments)

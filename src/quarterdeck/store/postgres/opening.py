@@ -36,6 +36,18 @@ class Identity(NamedTuple):
     changed: bool
 
 
+class Mark(NamedTuple):
+    """What a runtime knows of its store: the incarnation, and of its newest acknowledged renewal the server's time and place in its log.
+
+    No database forgets these unless an older state of it was put back.
+    """
+
+    incarnation: int
+    owner: int
+    beat_at: str = "-infinity"
+    lsn: str = "0/0"
+
+
 def connect(dsn: str, *, readonly: bool = False) -> Connection:
     """A connection with the settings that our statements rely on; raises ``UsageError`` or ``Unavailable``.
 
@@ -109,12 +121,13 @@ def require_safe(db: Connection, *, writing: bool = True) -> None:
         raise UsageError("store.unsafe", f"{settings} can lose commits; set all three to on")
 
 
-def prepare(dsn: str, incarnation: int) -> Identity:
+def prepare(dsn: str, incarnation: int, mark: Mark | None = None) -> Identity:
     """Make the schema ours: create or migrate it, and see whether it is still the store that it was.
 
     Any number of processes may do this at once, also while older workers run: migrations only add, and each states the oldest code that
     may go on beside it. ``incarnation`` is used for a new store, and for one that was restored, copied or failed over since it was last
-    opened: then whatever was held is released, so that every run that has not ended is looked at again.
+    opened: then whatever was held is released, so that every run that has not ended is looked at again. ``mark`` is what a runtime knows
+    that has used it before; where that is missing, an older state was put back.
     """
     db = connect(dsn)
     try:
@@ -124,7 +137,9 @@ def prepare(dsn: str, incarnation: int) -> Identity:
             found = meta_of(db)
             identity = _identity(db)
             if found.get("schema") == str(SCHEMA) and found.get("identity") == identity:
-                return Identity(int(found["incarnation"]), changed=False)
+                if mark is None or not standing(db, mark).went_back:
+                    return Identity(int(found["incarnation"]), changed=False)
+                return Identity(renew(dsn, incarnation, mark.incarnation), changed=True)
             with db.transaction():
                 db.execute(sql["take_schema"])
                 return _settle(db, incarnation, identity)
@@ -192,15 +207,38 @@ def require_present(db: Connection, *, writing: bool = True) -> None:
         )
 
 
-def renew(dsn: str, incarnation: int) -> None:
-    """Say that the store was restored where nothing else can tell, as after a snapshot of its disk was put back."""
+class Standing(NamedTuple):
+    """Which incarnation the store has now, and whether it is the one of a mark, but misses what the mark says."""
+
+    incarnation: int
+    went_back: bool
+
+
+def standing(db: Connection, mark: Mark) -> Standing:
+    """Compare what is there with what a runtime knows. Who has seen another incarnation knows nothing of this one yet."""
+    values = (mark.lsn, mark.beat_at, mark.owner, mark.owner)
+    found, misses = db.execute(load("write")["standing"], values).fetchone() or ("", False)
+    incarnation = int(str(found))
+    return Standing(incarnation, bool(misses) and incarnation == mark.incarnation)
+
+
+def renew(dsn: str, incarnation: int, known: int | None = None) -> int:
+    """Say that the store was restored, and release whatever is held; its incarnation from now on.
+
+    For where nothing else can tell: after an older state was put back while no runtime was up. With ``known`` nothing is done if the
+    store has another incarnation than that already: somebody else was quicker.
+    """
     db = connect(dsn)
     try:
         with reachable(), db.transaction():
             sql = load("open")
             db.execute(sql["take_schema"])
+            present = int(meta_of(db).get("incarnation", incarnation))
+            if known is not None and present != known:
+                return present
             db.execute(sql["put_meta"], ("incarnation", str(incarnation)))
             db.execute(sql["release_all"])
+            return incarnation
     finally:
         db.close()
 
