@@ -18,6 +18,7 @@ MODULES = (
     "proof.walls",
     "proof.fleet",
     "proof.rolling",
+    "proof.restores",
     "proof.histories",
     "proof.cuts",
     "proof.crowds",

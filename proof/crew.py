@@ -26,7 +26,8 @@ from quarterdeck.dispatch import relay
 from quarterdeck.engine import held
 from quarterdeck.engine.held import Held
 from quarterdeck.ports.outbox import Message
-from quarterdeck.store.postgres import open_store
+from quarterdeck.store.postgres import lease, open_store, opening
+from quarterdeck.store.postgres.opening import Standing
 from quarterdeck.testing import ScriptedModel
 from quarterdeck.testing.patching import patched
 
@@ -38,7 +39,7 @@ class Duty(msgspec.Struct, frozen=True):
     """How one worker works.
 
     Planted bugs: ``abrupt`` does not wait for what is being performed, ``stubborn`` does not notice that its ``rules`` were replaced,
-    ``trusting`` believes that a provider knows a key for ever.
+    ``trusting`` believes that a provider knows a key for ever, ``blind`` does not notice that an older database was put back.
     """
 
     dsn: str
@@ -58,6 +59,7 @@ class Duty(msgspec.Struct, frozen=True):
     abrupt: bool = False
     stubborn: bool = False
     trusting: bool = False
+    blind: bool = False
 
 
 class Ledger:
@@ -125,6 +127,12 @@ def _in_order(deck: Quarterdeck, ledger: Ledger, duty: Duty) -> None:
         return str(await ctx.tool(mark, of=of))
 
 
+def blinded(stack: ExitStack) -> None:
+    """From here on nobody in this process compares what he knows of his store with what is there."""
+    for module in (opening, lease):
+        stack.enter_context(patched(module, "standing", lambda _, mark: Standing(mark.incarnation, went_back=False)))
+
+
 async def work(duty: Duty) -> None:
     """Work until told to stop."""
     stop = asyncio.Event()
@@ -149,6 +157,8 @@ def main(arguments: list[str]) -> int:
         stack.enter_context(patched(relay, "LEASE_MARGIN_S", 1.0))
         if duty.stubborn:
             stack.enter_context(patched(rules, "against", lambda *_: ()))
+        if duty.blind:
+            blinded(stack)
         if duty.trusting:
             stack.enter_context(patched(Held, "repeats_until_s", lambda *_: math.inf))
         asyncio.run(work(duty))

@@ -8,6 +8,7 @@ from proof.crowds import expired, ordered, raced
 from proof.cuts import FORGETS, cut_off
 from proof.fleet import STALE, killed, paused
 from proof.histories import Done, histories, is_linearizable
+from proof.restores import put_back
 from proof.rolling import replaced
 
 
@@ -28,6 +29,14 @@ async def test_replaced_rules_are_given_up_under_load_and_would_be_missed() -> N
     assert (found, figures["opened_late"]) == ([], 0)
     found, figures = await replaced(16, 2, stubborn=True)
     assert found and figures["opened_late"]
+
+
+async def test_a_database_that_was_put_back_is_noticed_and_would_be_missed() -> None:
+    found, figures = await put_back(16, 1)
+    assert (found, figures["doubled"]) == ([], 0)
+    assert figures["events_undone"]
+    found, _ = await put_back(8, 1, blind=True)
+    assert "restore 0 was not noticed" in found
 
 
 async def test_claimants_in_several_processes_never_spend_more_than_there_is() -> None:
