@@ -10,9 +10,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from quarterdeck.store.postgres import open_store
 from quarterdeck.store.postgres.reader import PostgresInsights
+from quarterdeck.testing.postgres import Server
 from tests.fleet.yard import Yard
 from tests.store_postgres.sessions import session, until
 
@@ -41,7 +43,7 @@ async def test_workers_are_seen_and_what_they_did_is_there(yard: Yard) -> None:
         assert (await yard.said("workers"))["workers"] == []
 
 
-MOMENTS = ("starting", "idle", "between steps", "in an effect")
+MOMENTS = ("starting", "idle", "between steps", "in an effect", "in an effect of a workflow")
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -52,14 +54,14 @@ async def test_sigterm_ends_in_order_and_others_go_on(moment: str, yard: Yard, d
             await until(lambda: b"start: configuration" in (yard.folder / "log").read_bytes(), "it has begun to start")
         else:
             process = await yard.worker()
-        run = {"between steps": "loading", "in an effect": "hoisting"}.get(moment)
+        run = {"between steps": "loading", "in an effect": "hoisting", "in an effect of a workflow": "lifting"}.get(moment)
         asked = None
         if run is not None:
             asked = await yard.start("run", run, "--json")
             word = "load" if run == "loading" else "hoist"
             await until(lambda: bool(yard.lines(word)), "it has begun")
         process.send_signal(signal.SIGTERM)
-        if moment == "in an effect":
+        if "in an effect" in moment:
             await until(lambda: "stopping" in yard.log(), "it was told")
             (yard.folder / "lowered").touch()
         assert await process.wait() == 0, yard.log()
@@ -73,10 +75,67 @@ async def test_sigterm_ends_in_order_and_others_go_on(moment: str, yard: Yard, d
             other = await yard.worker()
             out, _ = await asked.communicate()
             assert json.loads(out)["status"] == "succeeded"
-            assert len(yard.lines("hoisted")) == (moment == "in an effect"), "what was under way was finished, once"
+            assert len(yard.lines("hoisted")) == ("in an effect" in moment), "what was under way was finished, once"
             assert len(yard.lines("hoist")) == len(yard.lines("hoisted"))
             other.terminate()
             assert await other.wait() == 0
+
+
+async def test_sigterm_while_a_run_waits_leaves_the_run_to_whoever_comes(yard: Yard) -> None:
+    async with asyncio.timeout(60):
+        process = await yard.worker()
+        asked = await yard.start("run", "asking", "--json")
+        await asked.communicate()
+        process.terminate()
+        assert await process.wait() == 0, yard.log()
+        [approval] = (await yard.said("approvals", "ls"))["approvals"]  # type: ignore[misc, attr-defined]
+        await yard.said("approvals", "approve", approval["approval"], "--by", "bob")
+        assert yard.lines("load") == [], "nobody is there who could"
+        other = await yard.worker()
+        await until(lambda: len(yard.lines("load")) == 1, "it was loaded")
+        other.terminate()
+        assert await other.wait() == 0, yard.log()
+
+
+async def test_sigterm_while_a_message_is_delivered_lets_it_arrive_once(yard: Yard, postgres: Server, database: str) -> None:
+    async with asyncio.timeout(60):
+        process = await yard.worker()
+        await yard.said("run", "telling")
+        await until(lambda: bool(yard.lines("hear")), "it is being delivered")
+        process.terminate()
+        await until(lambda: "stopping" in yard.log(), "it was told")
+        (yard.folder / "lowered").touch()
+        assert await process.wait() == 0, yard.log()
+        other = await yard.worker()
+        delivered = "SELECT count(*) FROM quarterdeck.outbox WHERE status = 'delivered'"
+        await until(lambda: postgres.execute(delivered, database) == [(1,)], "it has arrived")
+        assert (len(yard.lines("hear")), len(yard.lines("heard"))) == (1, 1)
+        other.terminate()
+        assert await other.wait() == 0, yard.log()
+
+
+async def test_sigterm_while_the_database_is_away_ends_the_worker_all_the_same(
+    yard: Yard, postgres: Server, database: str
+) -> None:
+    async with asyncio.timeout(90):
+        process = await yard.worker("--grace", "2")
+        asked = await yard.start("run", "sitting", "--json")
+        await until(lambda: bool(yard.lines("sit")), "it sits")
+        asked.kill()
+        await asked.communicate()
+        name = conninfo_to_dict(database)["dbname"]
+        postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")  # noqa: S608
+        process.terminate()
+        await process.wait()
+        assert process.returncode in (0, 3), yard.log()
+        postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        epoch = "SELECT epoch FROM quarterdeck.runs"
+        assert postgres.execute(epoch, database) == [(1,)]
+        other = await yard.worker("--grace", "0")
+        await until(lambda: postgres.execute(epoch, database) != [(1,)], "what was held is taken over", 40.0)
+        other.terminate()
+        assert await other.wait() == 0, yard.log()
 
 
 async def test_a_second_signal_does_not_wait(yard: Yard) -> None:

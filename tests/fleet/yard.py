@@ -19,7 +19,7 @@ DECK = textwrap.dedent('''
     import os
     from pathlib import Path
 
-    from quarterdeck import Quarterdeck, ToolContext
+    from quarterdeck import Context, Quarterdeck, ToolContext
     from quarterdeck.testing import ScriptedModel
 
     deck = Quarterdeck("yard")
@@ -56,6 +56,31 @@ DECK = textwrap.dedent('''
         await asyncio.Event().wait()
 
 
+    @deck.outbox("told", timeout=30.0)
+    async def hear(message):
+        """Takes until a file says that it may end."""
+        descriptor = os.open(here / "ledger", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(descriptor, f"hear {message.message}\\n".encode())
+        while not (here / "lowered").exists():
+            await asyncio.sleep(0.01)
+        os.write(descriptor, f"heard {message.message}\\n".encode())
+        os.close(descriptor)
+
+
+    @deck.tool(effect="external", transactional=True)
+    async def tell(ctx: ToolContext) -> str:
+        """Tell others."""
+        ctx.publish("told", "news", key="k")
+        return "told"
+
+
+    @deck.workflow("lifting")
+    async def lifting(ctx: Context) -> str:
+        """One effect that cannot be repeated, and one that can."""
+        await ctx.tool(hoist)
+        return str(await ctx.tool(load, box=1))
+
+
     def loading(messages):
         done = sum(1 for message in messages if message.role == "tool")
         return "loaded" if done >= 4 else [("load", {"box": done})]
@@ -63,6 +88,9 @@ DECK = textwrap.dedent('''
 
     deck.agent("loading", model=ScriptedModel(loading), tools=[load])
     deck.agent("hoisting", model=ScriptedModel([[("hoist", {})], [("load", {"box": 1})], "done"]), tools=[hoist, load])
+    deck.agent("telling", model=ScriptedModel([[("tell", {})], "told"]), tools=[tell])
+    asking = ScriptedModel([[("load", {"box": 1})], "loaded"])
+    deck.agent("asking", model=asking, tools=[load], autonomy="executes_after_approval")
     deck.agent("sitting", model=ScriptedModel([[("sit", {})], "never"]), tools=[sit])
 ''')
 

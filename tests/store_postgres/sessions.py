@@ -18,10 +18,10 @@ from tests.conformance.stands import SwappingStand
 LOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
-async def until(holds: Callable[[], bool], what: str) -> None:
+async def until(holds: Callable[[], bool], what: str, for_s: float = 20.0) -> None:
     """Ask again and again, letting the loop turn in between."""
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(for_s):
             while not await asyncio.to_thread(holds):
                 pass
     except TimeoutError:
