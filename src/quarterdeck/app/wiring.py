@@ -29,6 +29,7 @@ from quarterdeck.engine.workflows.program import WorkflowProgram
 from quarterdeck.gate.gate import Gate
 from quarterdeck.gate.proposals import Catalogue
 from quarterdeck.models.local import LocalModel
+from quarterdeck.models.openai import OpenAI
 from quarterdeck.policy import CedarEngine, default_policies
 from quarterdeck.policy.schema import PolicyManifest, PolicyTool
 from quarterdeck.ports.clock import Clock, Entropy
@@ -122,9 +123,9 @@ def _limit_problems(deck: Quarterdeck, limit: WindowLimit) -> list[str]:
 
 def check_models(deck: Quarterdeck) -> None:
     """Find which models of a deck cannot work on this machine: raises :class:`UsageError` (``model.unavailable``), and says what
-    installs them. Apart from :func:`check_deck`, because whoever only asks for runs needs no model.
+    installs them or which key they lack. Apart from :func:`check_deck`, because whoever only asks for runs needs no model.
     """
-    lacking = {name: model.missing() for name, model in deck.models.items() if isinstance(model, LocalModel)}
+    lacking = {name: model.missing() for name, model in deck.models.items() if isinstance(model, (LocalModel, OpenAI))}
     problems = [f"model {name}: {said}" for name, said in lacking.items() if said]
     if problems:
         raise UsageError("model.unavailable", "; ".join(problems))

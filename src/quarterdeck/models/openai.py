@@ -60,6 +60,7 @@ class OpenAI:
         self._name = name
         self._base_url = base_url
         self._key = _key_source(api_key)
+        self._from_variable = api_key is None
         self._price = price
         self._extra = dict(extra or {})
         self._client: tuple[asyncio.AbstractEventLoop, AsyncOpenAI] | None = None
@@ -93,6 +94,16 @@ class OpenAI:
     def worst_case(self, request: ModelRequest) -> Usage:
         """A token for each byte and a margin for the endpoint's template; the whole output allowance, reasoning included."""
         return Usage(input_bound(request), request.max_output_tokens)
+
+    def missing(self) -> str:
+        """What every call would fail for; empty if nothing. A function that gives keys is not asked before the first call.
+
+        >>> OpenAI("gpt-4o-mini", api_key=lambda: "").missing()
+        ''
+        """
+        if self._from_variable and not self._key() and _is_openai(self._url()):
+            return f"set {KEY_VARIABLE} or pass api_key"
+        return ""
 
     async def propose(self, request: ModelRequest, emit: Callable[[str], None]) -> ModelReply:
         """One streamed request. The connection is closed on the way out, however that happens."""
