@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx2
 import msgspec
 import pytest
 
@@ -101,8 +102,33 @@ async def test_the_table_shows_every_field_that_was_said(tmp_path: Path) -> None
         "on_denial": "refuse",
         "on_expiry": "refuse",
         "quorum": 2,
+        "terms": [],
     }
     assert rows["ask_a_human"]["agent"] == "ask_a_human"
+
+
+async def test_a_caller_sees_the_table_as_it_is_in_effect_for_its_tenant(tmp_path: Path) -> None:
+    deck = desk()
+    deck.tenant("acme", "plain", autonomy="advisory", budget=Budget(turns=2))
+    deck.tenant("globex", risk="high")
+
+    async def seen(client: httpx2.AsyncClient, **query: str) -> list[object]:
+        rows = {row["intent"]: row for row in (await client.get("/v1/routes", params=query)).json()["routes"]}
+        found = [rows[name] for name in rows if name == "plain"]
+        return [value for row in found for value in (row["autonomy"], row["risk"], row["terms"], row["limits"]["turns"])]
+
+    usual = ["bounded_autonomous", "low", ["acme", "globex"], 10]
+    async with (
+        opened(tmp_path, deck) as house,
+        house.client("root") as root,
+        house.client("opa") as opa,
+    ):
+        assert await seen(root) == usual
+        assert await seen(root, tenant="new") == [*usual[:2], [], 10]
+        assert await seen(root, tenant="acme") == await seen(opa) == ["advisory", "low", ["acme"], 2]
+        assert await seen(root, tenant="globex") == ["bounded_autonomous", "high", ["globex"], 10]
+        assert await seen(opa, tenant="globex") == []
+        assert "ask" not in {row["intent"] for row in (await root.get("/v1/routes?tenant=globex")).json()["routes"]}
 
 
 async def test_a_stopped_route_sends_its_runs_elsewhere_and_the_journal_says_why(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from quarterdeck import __version__
 from quarterdeck.app.budgets import Budget, envelope_limits
-from quarterdeck.app.routing import in_force
+from quarterdeck.app.routing import TermsTable, in_force, terms_for
 from quarterdeck.app.words import word
 from quarterdeck.core import events as ev
 from quarterdeck.core.admission import COUNTING, Conditions, admit, fallbacks
@@ -85,7 +85,9 @@ class Admission:
         paces: Sequence[Pace] = (),
         classify: Callable[[str], str] = classify,
         costs: Callable[[str], int] = lambda _: 0,
+        terms: TermsTable | None = None,
     ) -> None:
+        self._terms = terms or {}
         self._classify = classify
         self._costs = costs
         self._paces = paces
@@ -123,7 +125,7 @@ class Admission:
         agent = self._agents[route.agent]
         payload = canonical_of("the payload", envelope.payload)
         run_id = new_run_id(self._clock, self._entropy) if envelope.run_id is None else checked_name("run", envelope.run_id)
-        effective = in_force(route, agent)
+        effective = in_force(route, agent, terms_for(self._terms, tenant, route.intent))
         limits = effective.limits.narrowed(envelope_limits(envelope.budget))
         handed_off = route.latency_ms is not None or found.answer is AdmissionAnswer.WAIT
         if mode is Mode.SYNC and limits.deadline_ms is None and not handed_off:
@@ -237,7 +239,16 @@ def admission_of(deck: Quarterdeck, clock: Clock, entropy: Entropy) -> Admission
 
     specs = {name: tool.spec for name, tool in deck.tools.items()}
     return Admission(
-        deck.name, deck.routes, deck.agents, specs, clock, entropy, paces=deck.paces, classify=deck.classifier, costs=costs
+        deck.name,
+        deck.routes,
+        deck.agents,
+        specs,
+        clock,
+        entropy,
+        paces=deck.paces,
+        classify=deck.classifier,
+        costs=costs,
+        terms=deck.terms,
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 from asyncio import Future
 from collections.abc import Callable, Collection
 
-from quarterdeck.app.admission import Admission
+from quarterdeck.app.admission import admission_of
 from quarterdeck.app.clock import SystemClock, SystemEntropy
 from quarterdeck.app.deck import Quarterdeck
 from quarterdeck.app.forking import Fork, forked
@@ -57,11 +57,9 @@ async def fork_beside(
     """Admit a fork of a run, under the policy set in force in the store and this deck's code; its id."""
     check_deck(deck)
     clock = SystemClock()
-    specs = {name: tool.spec for name, tool in deck.tools.items()}
-    admission = Admission(deck.name, deck.routes, deck.agents, specs, clock, SystemEntropy())
     facts = {row.name: row.value for row in insights.facts()}
     commit = forked(
-        admission,
+        admission_of(deck, clock, SystemEntropy()),
         read_all(insights, run_id),
         fork,
         workflow=row_of(insights, run_id).agent in deck.workflows,

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 
 from quarterdeck.app.budgets import Budget, checked_window, microusd, overlaid, seconds
-from quarterdeck.app.declaring import answering, attention_of, limit_of, tiers_of
+from quarterdeck.app.declaring import answering, attention_of, limit_of, policy_texts, terms_of, tiers_of
 from quarterdeck.app.people import ASK_A_HUMAN, ask_a_human
+from quarterdeck.app.routing import EVERY_ROUTE, Terms
 from quarterdeck.app.telling import Target, channel_of, deliverer_of
 from quarterdeck.app.words import word
 from quarterdeck.core.contract import DEFAULT_LIMITS, OUTPUT_RESERVE, Limits, checked_name
@@ -69,6 +70,7 @@ class Quarterdeck:
         self.routes: dict[str, RouteSpec] = {}
         self.policies: dict[str, str] = {}
         self.accounts: dict[str, Limits] = {}
+        self.terms: dict[tuple[str, str], Terms] = {}
         self.dependencies: dict[str, DependencyPolicy] = {}
         self.workflows: dict[str, Function] = {}
         self.compensations: dict[str, str] = {}
@@ -367,6 +369,9 @@ class Quarterdeck:
         for intent, route in self.routes.items():
             if route.tools is not None:
                 self.routes[intent] = msgspec.structs.replace(route, tools=self._with_cancelling(self._with_undoing(route.tools)))
+        for key, terms in self.terms.items():
+            if terms.tools is not None:
+                self.terms[key] = msgspec.structs.replace(terms, tools=self._with_cancelling(self._with_undoing(terms.tools)))
 
     def route(
         self, intent: str, program: AgentSpec | str | Callable[..., object], *, owner: str = "unowned",
@@ -429,6 +434,19 @@ class Quarterdeck:
         self.routes[intent] = spec
         return spec
 
+    def tenant(
+        self, name: str, route: str = EVERY_ROUTE, *, autonomy: str | None = None, risk: str | None = None,
+        tools: Sequence[str | Callable[..., object]] | None = None, budget: Budget | None = None,
+    ) -> None:  # fmt: skip
+        """Say what is otherwise for one tenant, on one route or on every one: authority is only tightened, a limit that is named replaces
+        the route's. Raises :class:`UsageError` (``tenant.twice``, ``tenant.nothing``).
+        """
+        if (checked_name("tenant", name), route) in self.terms:
+            raise UsageError("tenant.twice", f"tenant {name} has terms on {route!r} already; say everything at once")
+        self.terms[name, route] = terms_of(
+            name, autonomy, risk, None if tools is None else [*map(self._tool_name, tools)], budget
+        )
+
     def task_classes(self, classifier: Callable[[str], str]) -> None:
         """Replace the rule that finds the class of a task: a quick function of the payload's text. See :mod:`quarterdeck.core.tasks`."""
         self.classifier = classifier
@@ -467,7 +485,7 @@ class Quarterdeck:
             if one is not None:
                 checked_name(what, one)
         scoped = tenant is not None or route is not None or shadow
-        added = self._policy_texts(source, name)
+        added = policy_texts(source, f"{name}{len(self.policies) or ''}", self._path)
         if scoped:
             added = {each: within(text, tenant=tenant, route=route, shadow=shadow) for each, text in added.items()}
         if not added:
@@ -529,20 +547,6 @@ class Quarterdeck:
         from quarterdeck.app.starting import Starting
 
         return Starting(self, store, **options)  # type: ignore[arg-type]
-
-    def _policy_texts(self, source: str | Path | Mapping[str, str], name: str) -> dict[str, str]:
-        if isinstance(source, Mapping):
-            return dict(source)
-        if isinstance(source, Path) or (source.endswith(".cedar") and "\n" not in source):
-            path = self._path(Path(source))
-            files = sorted(path.glob("*.cedar")) if path.is_dir() else [path]
-            return {file.name: file.read_text("utf-8") for file in files}
-        if "permit" not in source and "forbid" not in source:
-            said = (
-                f"{source[:80]!r} is text without a policy; to read a file or a folder, write deck.policy(Path({source[:80]!r}))"
-            )
-            raise UsageError("policy.no_text", said)
-        return {f"{name}{len(self.policies) or ''}": source}
 
     def _with_undoing(self, tools: Sequence[str]) -> tuple[str, ...]:
         """These tools, and what undoes them."""

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from quarterdeck.app.routing import in_force
+from quarterdeck.app.routing import EVERY_ROUTE, TermsTable, in_force, terms_for
 from quarterdeck.app.views import RunView
-from quarterdeck.core.admission import STARTED
+from quarterdeck.core.admission import STARTED, serves
 from quarterdeck.core.specs import AgentSpec, RouteSpec, ToolSpec
 from quarterdeck.core.vocabulary import AdmissionAnswer
 from quarterdeck.core.windows import outlook
@@ -83,10 +83,14 @@ def tool(spec: ToolSpec) -> Fields:
     return {**built, "input_schema": msgspec.json.decode(spec.input_schema), "schema_hash": spec.schema_hash}
 
 
-def route(spec: RouteSpec, agents: Mapping[str, AgentSpec]) -> Fields:
-    """One row of the route table, as it is in effect: what admission would give a run."""
+def route(spec: RouteSpec, agents: Mapping[str, AgentSpec], terms: TermsTable, tenant: str | None = None) -> Fields:
+    """One row of the route table, as it is in effect: what admission would give a run, of ``tenant`` or of one without terms of its own.
+
+    ``terms`` in the row names the tenants that have some here.
+    """
     agent = agents[spec.agent]
-    effective = in_force(spec, agent)
+    effective = in_force(spec, agent, () if tenant is None else terms_for(terms, tenant, spec.intent))
+    otherwise = sorted({who for who, where in terms if where in (EVERY_ROUTE, spec.intent) and serves(spec, who)})
     return {
         **msgspec.structs.asdict(spec),
         "model": agent.model,
@@ -94,6 +98,7 @@ def route(spec: RouteSpec, agents: Mapping[str, AgentSpec]) -> Fields:
         "autonomy": effective.autonomy,
         "tools": effective.tools,
         "limits": msgspec.to_builtins(effective.limits),
+        "terms": otherwise,
     }
 
 

@@ -11,8 +11,10 @@ import msgspec
 
 from quarterdeck.app.children import delegating
 from quarterdeck.app.deck import Quarterdeck
+from quarterdeck.app.routing import EVERY_ROUTE
 from quarterdeck.core import rules
 from quarterdeck.core.admission import problems as fallback_problems
+from quarterdeck.core.admission import serves
 from quarterdeck.core.budget import Account
 from quarterdeck.core.contract import Limits, RunContract
 from quarterdeck.core.controls import Controls, from_rows, switches_of
@@ -84,6 +86,7 @@ def check_deck(deck: Quarterdeck) -> None:
             for name in route.tools or ()
             if name not in deck.tools
         ]
+    problems += _terms_problems(deck)
     problems += fallback_problems(deck.routes)
     for name, tool in deck.tools.items():
         problems += [
@@ -106,6 +109,22 @@ def check_deck(deck: Quarterdeck) -> None:
             problems.append(f"model {name}: {error.message}")
     if problems:
         raise UsageError("deck.invalid", "; ".join(problems))
+
+
+def _terms_problems(deck: Quarterdeck) -> list[str]:
+    found = []
+    for (tenant, intent), terms in deck.terms.items():
+        if intent != EVERY_ROUTE and intent not in deck.routes:
+            found.append(f"tenant {tenant} has terms on the route {intent!r}, which does not exist")
+        elif not any(serves(route, tenant) for name, route in deck.routes.items() if intent in (EVERY_ROUTE, name)):
+            what = "no route serves it" if intent == EVERY_ROUTE else f"the route {intent} does not serve it"
+            found.append(f"tenant {tenant} has terms, and {what}")
+        found += [
+            f"the terms of tenant {tenant} name the tool {name!r}, which does not exist"
+            for name in terms.tools or ()
+            if name not in deck.tools
+        ]
+    return found
 
 
 def _limit_problems(deck: Quarterdeck, limit: WindowLimit) -> list[str]:

@@ -55,6 +55,7 @@ def budgets(store: Store = None, server: Server = None, key_file: KeyFile = None
 
 def routes(
     name: Annotated[str | None, typer.Argument(metavar="[ROUTE]", help="Show this one in full.", show_default=False)] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", metavar="NAME", help="As they are in effect for this tenant.")] = None,
     app: App = None,
     server: Server = None,
     key_file: KeyFile = None,
@@ -62,7 +63,7 @@ def routes(
 ) -> None:
     """List the routes of a deck, as they are in effect; or show one in full."""
     with place(app=app, server=server, key_file=key_file, local=True) as there:
-        found = there.routes()
+        found = there.routes(tenant)
     if name is not None:
         chosen = [route for route in found if route.intent == name]
         if not chosen:
@@ -81,11 +82,17 @@ def routes(
     lines = [
         (
             *(route.intent, route.agent, route.autonomy, route.risk, route.owner, route.priority),
-            *(",".join(route.tenants), ",".join(route.modes), route.fallback or "-", route.on_budget),
+            *(
+                ",".join(route.tenants),
+                ",".join(route.terms) or "-",
+                ",".join(route.modes),
+                route.fallback or "-",
+                route.on_budget,
+            ),
         )
         for route in found
     ]
-    head = ("ROUTE", "AGENT", "AUTONOMY", "RISK", "OWNER", "PRIORITY", "TENANTS", "MODES", "FALLBACK", "ON BUDGET")
+    head = ("ROUTE", "AGENT", "AUTONOMY", "RISK", "OWNER", "PRIORITY", "TENANTS", "TERMS", "MODES", "FALLBACK", "ON BUDGET")
     table(head, lines, empty="this deck has no routes")
 
 

@@ -263,9 +263,9 @@ class AsyncClient:
         """Every tool's manifest."""
         return await self._wire.do(self._desk.ask(calls.tools()))
 
-    async def routes(self) -> list[Route]:
-        """The route table."""
-        return await self._wire.do(self._desk.ask(calls.routes()))
+    async def routes(self, tenant: str | None = None) -> list[Route]:
+        """The route table, as it is in effect: for ``tenant``, else for the caller's only one or one without terms of its own."""
+        return await self._wire.do(self._desk.ask(calls.routes(tenant)))
 
     async def budgets(self) -> list[Account]:
         """Shared accounts."""

@@ -257,9 +257,9 @@ class Client:
         """Every tool's manifest."""
         return self._wire.do(self._desk.ask(calls.tools()))
 
-    def routes(self) -> list[Route]:
-        """The route table."""
-        return self._wire.do(self._desk.ask(calls.routes()))
+    def routes(self, tenant: str | None = None) -> list[Route]:
+        """The route table, as it is in effect: for ``tenant``, else for the caller's only one or one without terms of its own."""
+        return self._wire.do(self._desk.ask(calls.routes(tenant)))
 
     def budgets(self) -> list[Account]:
         """Shared accounts."""

@@ -243,9 +243,11 @@ def tools() -> Call[list[shapes.Tool]]:
     return _listed("/v1/tools", shapes.ToolList, lambda page: list(page.tools))
 
 
-def routes() -> Call[list[shapes.Route]]:
+def routes(tenant: str | None = None) -> Call[list[shapes.Route]]:
     """``GET /v1/routes``."""
-    return _listed("/v1/routes", shapes.RouteList, lambda page: list(page.routes))
+    return _listed(
+        "/v1/routes", shapes.RouteList, lambda page: list(page.routes), () if tenant is None else (("tenant", tenant),)
+    )
 
 
 def budgets() -> Call[list[shapes.Account]]:
@@ -387,8 +389,8 @@ def _get(path: str, kind: type[T], query: tuple[tuple[str, str], ...] = ()) -> C
     return Call(Request(method="GET", path=path, query=query, headers=_ANSWERS), lambda answer: decoded(answer, kind))
 
 
-def _listed(path: str, kind: type[T], rows: Callable[[T], list[Row]]) -> Call[list[Row]]:
-    request = Request(method="GET", path=path, headers=_ANSWERS)
+def _listed(path: str, kind: type[T], rows: Callable[[T], list[Row]], query: tuple[tuple[str, str], ...] = ()) -> Call[list[Row]]:
+    request = Request(method="GET", path=path, query=query, headers=_ANSWERS)
     return Call(request, lambda answer: rows(decoded(answer, kind)))
 
 

@@ -207,7 +207,7 @@ class Tool(_Shown, frozen=True, kw_only=True):
 
 
 class Route(_Shown, frozen=True, kw_only=True):
-    """One row of the route table."""
+    """One row of the route table, as it is in effect; ``terms`` names the tenants for which something is otherwise."""
 
     intent: str
     agent: str
@@ -235,6 +235,7 @@ class Route(_Shown, frozen=True, kw_only=True):
     on_denial: str = "tell"
     on_expiry: str = "tell"
     quorum: int = 1
+    terms: tuple[str, ...] = ()
 
 
 class Account(_Shown, frozen=True, kw_only=True):

@@ -251,7 +251,9 @@ class Tools(Shown, frozen=True, kw_only=True):
 
 
 class RouteBody(Shown, frozen=True, kw_only=True):
-    """One row of the route table, as it is in effect: what admission would give a run."""
+    """One row of the route table, as it is in effect: what admission would give a run of the tenant that was asked about, or of one
+    without terms of its own. ``terms`` names the tenants for which something is otherwise here.
+    """
 
     intent: str
     agent: str
@@ -279,6 +281,7 @@ class RouteBody(Shown, frozen=True, kw_only=True):
     on_denial: str
     on_expiry: str
     quorum: int
+    terms: tuple[str, ...]
 
 
 class Routes(Shown, frozen=True, kw_only=True):

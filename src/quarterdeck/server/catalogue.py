@@ -13,6 +13,7 @@ from quarterdeck.app.auditing import actions
 from quarterdeck.app.budgets import Budget
 from quarterdeck.app.oversight import doubts, oversight
 from quarterdeck.app.switching import Switched, stored
+from quarterdeck.core.admission import serves
 from quarterdeck.core.controls import parsed
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.identity import EVERY_TENANT, Action
@@ -35,14 +36,11 @@ async def tools(exchange: Exchange) -> Response:
 
 
 async def routes(exchange: Exchange) -> Response:
-    """The rows of the route table that serve the caller's tenants."""
-    tenants, found = exchange.tenants(), exchange.runtime.deck.routes
-    serving = [
-        found[name]
-        for name in sorted(found)
-        if tenants is None or EVERY_TENANT in found[name].tenants or not tenants.isdisjoint(found[name].tenants)
-    ]
-    return answer(bodies.Routes(routes=tuple(_route(exchange, route, tenants) for route in serving)))
+    """The rows of the route table that serve the caller's tenants, or the one that is asked about, as they are in effect there."""
+    asked = exchange.asked(queries.RoutesQuery).tenant
+    tenants, found = exchange.tenants(asked), exchange.runtime.deck.routes
+    serving = [found[name] for name in sorted(found) if tenants is None or any(serves(found[name], each) for each in tenants)]
+    return answer(bodies.Routes(routes=tuple([_route(exchange, route, tenants) for route in serving])))
 
 
 async def budgets(exchange: Exchange) -> Response:
@@ -196,7 +194,11 @@ async def change_dependency(exchange: Exchange) -> Response:
 
 def _route(exchange: Exchange, route: RouteSpec, tenants: frozenset[str] | None) -> bodies.RouteBody:
     """A row of the route table, without the names of tenants that are not the caller's."""
-    served = (
-        route.tenants if tenants is None else tuple(name for name in route.tenants if name in tenants or name == EVERY_TENANT)
-    )
-    return msgspec.convert({**shown.route(route, exchange.runtime.deck.agents), "tenants": served}, bodies.RouteBody)
+    deck = exchange.runtime.deck
+    only = next(iter(tenants)) if tenants is not None and len(tenants) == 1 else None
+    row = msgspec.convert(shown.route(route, deck.agents, deck.terms, only), bodies.RouteBody)
+    if tenants is None:
+        return row
+    known = tenants | {EVERY_TENANT}
+    served, terms = ([name for name in names if name in known] for names in (row.tenants, row.terms))
+    return msgspec.structs.replace(row, tenants=tuple(served), terms=tuple(terms))

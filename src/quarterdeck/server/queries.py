@@ -81,6 +81,12 @@ class NoQuery(Strict, frozen=True, kw_only=True):
     """No parameters."""
 
 
+class RoutesQuery(Strict, frozen=True, kw_only=True):
+    """For which tenant; by default the caller's only one, else for a tenant without terms of its own."""
+
+    tenant: str | None = None
+
+
 class EffectsQuery(Strict, frozen=True, kw_only=True):
     """Which effects in doubt."""
 

@@ -316,6 +316,7 @@ TABLE: tuple[Row, ...] = (
         handler=catalogue.routes,
         action=Action.CONFIG_READ,
         answers={200: bodies.Routes},
+        query=queries.RoutesQuery,
     ),
     Row(
         verb="GET",

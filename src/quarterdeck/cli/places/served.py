@@ -327,9 +327,9 @@ class Served:
         sent = Budget(tools=budget.tools, tokens=budget.tokens, usd=usd)
         return self._ask(lambda: self._client.raise_account(account, sent, model_calls=budget.model_calls, reason=reason))
 
-    def routes(self) -> Sequence[Route]:
-        """The route table."""
-        return self._ask(self._client.routes)
+    def routes(self, tenant: str | None = None) -> Sequence[Route]:
+        """The route table, as it is in effect for a tenant."""
+        return self._ask(lambda: self._client.routes(tenant))
 
     def tools(self) -> Sequence[Tool]:
         """Every tool's manifest."""

@@ -114,9 +114,9 @@ def tool(spec: ToolSpec) -> Tool:
     return msgspec.convert(shown.tool(spec), Tool)
 
 
-def route(deck: Quarterdeck, spec: RouteSpec) -> Route:
-    """One row of the route table, as it is in effect."""
-    return msgspec.convert(shown.route(spec, deck.agents), Route)
+def route(deck: Quarterdeck, spec: RouteSpec, tenant: str | None) -> Route:
+    """One row of the route table, as it is in effect for a tenant."""
+    return msgspec.convert(shown.route(spec, deck.agents, deck.terms, tenant), Route)
 
 
 def switches(version: int, found: Sequence[Switch], now_us: int) -> Switches:

@@ -47,6 +47,7 @@ from quarterdeck.client.shapes import (
     Tool,
     Worker,
 )
+from quarterdeck.core.admission import serves
 from quarterdeck.core.canonical import Json
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.identity import Grant
@@ -277,13 +278,14 @@ class Stored:
         woken = orders.raise_account(self._path, account, budget.limits(), by=by or OPERATOR, reason=reason)
         return RaisedAccount(budgets=tuple([row for row in self.budgets() if row.account == account]), woken=woken)
 
-    def routes(self) -> Sequence[Route]:
-        """The deck's routes."""
+    def routes(self, tenant: str | None = None) -> Sequence[Route]:
+        """The deck's routes, as they are in effect for a tenant."""
         from quarterdeck.app.wiring import check_deck
 
         deck = self._chosen.deck()
         check_deck(deck)
-        return [shaping.route(deck, deck.routes[name]) for name in sorted(deck.routes)]
+        found = [deck.routes[name] for name in sorted(deck.routes)]
+        return [shaping.route(deck, route, tenant) for route in found if tenant is None or serves(route, tenant)]
 
     def tools(self) -> Sequence[Tool]:
         """The deck's tools."""

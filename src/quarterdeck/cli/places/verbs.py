@@ -241,8 +241,8 @@ class Place(Protocol):
         """Set limits of a shared account anew; runs that rest for it go on."""
         ...
 
-    def routes(self) -> Sequence[Route]:
-        """The route table."""
+    def routes(self, tenant: str | None = None) -> Sequence[Route]:
+        """The route table, as it is in effect for a tenant."""
         ...
 
     def tools(self) -> Sequence[Tool]:
