@@ -132,6 +132,13 @@ def test_interrupting_the_owner_leaves_the_run_to_the_next_runtime(shop: Shop, f
     assert len(shop.paid()) == 1
 
 
+def test_one_switch_is_spoken_of_as_many_are(shop: Shop) -> None:
+    assert shop("run", "greet").returncode == 0
+    assert shop("switch", "set", "freeze", "--reason", "a drill").returncode == 0
+    assert shop.json("switch", "ls") == shop.json("switches", "ls")
+    assert shop.json("switch", "ls")["switches"] == ["freeze"]
+
+
 def test_cancelling_a_waiting_run(shop: Shop) -> None:
     timed = shop("run", "support", "--follow", "--timeout", "50ms", "--json")
     assert timed.returncode == 13

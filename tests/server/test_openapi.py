@@ -12,7 +12,7 @@ from quarterdeck.server import bodies, problems, reference
 from quarterdeck.server.openapi import document, statuses
 from quarterdeck.server.settings import Settings
 from quarterdeck.server.table import TABLE
-from tests.docs import pages
+from tests.docs import codes, pages
 from tests.server.stage import House
 
 SPEC = json.loads(document())
@@ -48,6 +48,19 @@ def test_every_status_of_the_problems_is_one_that_there_is() -> None:
     assert set(problems.STATUS.values()) <= set(range(400, 600))
     for row in TABLE:
         assert all(400 <= status < 600 for status in statuses(row))
+
+
+def test_a_problem_is_described_under_the_status_that_it_is_sent_with() -> None:
+    kinds = {kind.__name__: kind for kind in OUTCOMES}
+    raised = codes.search(codes.sources()).classes
+    differ = {}
+    for row in TABLE:
+        described = {code: status for status, named in statuses(row).items() for code in named}
+        for code in row.codes:
+            sent = {problems.status_of(kinds[name](code, "")) for name in raised.get(code, ())}
+            if sent and code in described and described[code] not in sent:
+                differ[code] = (described[code], sent)
+    assert differ == {}
 
 
 def test_a_status_is_looked_up_by_code_then_family_then_class() -> None:

@@ -51,7 +51,7 @@ async def test_escalation_ends_with_the_last_owner(house: House) -> None:
     async with house.client("ann") as ann:
         run = (await ann.post("/v1/runs", json={"intent": "slow"})).json()["run_id"]
         refused = await ann.post(f"/v1/runs/{run}:escalate", json={"reason": "late"})
-        assert (refused.status_code, refused.json()["code"]) == (403, "run.no_owner")
+        assert (refused.status_code, refused.json()["code"]) == (409, "run.no_owner")
         await ann.post(f"/v1/runs/{run}:cancel", json={"mode": "stop"})
         await until(lambda: house.runtime.show(run).row.status == "cancelled")
 

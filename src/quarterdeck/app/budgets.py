@@ -153,7 +153,16 @@ class Budget:
 
 
 def envelope_limits(budget: EnvelopeBudget) -> Limits:
-    """The limits of an envelope's budget."""
+    """The limits of an envelope's budget; raises :class:`UsageError` (``budget.invalid``), in the envelope's words.
+
+    >>> envelope_limits(EnvelopeBudget(max_steps=-1))
+    Traceback (most recent call last):
+    quarterdeck.core.errors.UsageError: budget.invalid: max_steps=-1 must be a whole number from 0
+    """
+    for name in ("max_steps", "max_tools", "max_tokens", "max_context", "deadline_ms"):
+        value = getattr(budget, name)
+        if value is not None and not 0 <= value < 2**53:
+            raise UsageError("budget.invalid", f"{name}={value} must be a whole number from 0")
     return Budget(
         turns=budget.max_steps,
         tools=budget.max_tools,

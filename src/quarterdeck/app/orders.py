@@ -145,6 +145,9 @@ class Orders:
         if outcome.guard == "account":
             account = outcome.detail.partition("|")[0].removeprefix("pace:")
             raise Unavailable("budget.pace", f"{account} has begun as many runs as it may for now; ask later", 60.0)
+        if outcome.guard == "run":
+            said = f"a run {contract.run_id!r} exists already; choose another id or none, or repeat a request with an idempotency key"
+            raise UsageError("admission.run", said)
         said = f"run {contract.run_id} was not admitted: {outcome.detail or outcome.guard}"
         raise UsageError(f"admission.{outcome.guard}", said)
 

@@ -65,6 +65,7 @@ for _name, _group in (
     ("decisions", overseeing.group),
 ):
     app.add_typer(_group, name=_name)
+app.add_typer(switches.group, name="switch", hidden=True)  # how one switch is spoken of; the same commands
 
 
 for _command in (

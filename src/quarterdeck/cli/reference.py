@@ -69,6 +69,7 @@ from its journal when a runtime starts.
 commits any more, in any process. As proof of its reach it prints the new version of all switches, which every later decision is judged
 by, and what it covers now: the runs that have not ended, the routes, tools and tenants. A name that nothing here has is said, and set all
 the same. `--preview` shows the reach and changes nothing. Beside a store, routes and tools come from the deck (`--app`).
+`quarterdeck switch` is the same as `quarterdeck switches`.
 
 ## Output
 
@@ -115,6 +116,8 @@ def _helps(context: typer.Context) -> Iterator[tuple[str, str]]:
     text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
     yield context.command_path, text
     for name, below in getattr(command, "commands", {}).items():
+        if below.hidden:
+            continue  # another name of commands that have their place
         yield from _helps(typer.Context(below, info_name=name, parent=context, terminal_width=WIDTH))
 
 

@@ -66,7 +66,9 @@ def admit(routes: Mapping[str, RouteSpec], intent: str, tenant: str, mode: Mode 
     """
     asked = routes.get(intent)
     if asked is None:
-        raise UsageError("route.unknown", f"no route is called {intent[:80]!r}; there are: {', '.join(sorted(routes))}")
+        known = [name for name in sorted(routes) if serves(routes[name], tenant)]
+        there = f"there are: {', '.join(known)}" if known else f"there are none for tenant {tenant}"
+        raise UsageError("route.unknown", f"no route is called {intent[:80]!r}; {there}")
     if not serves(asked, tenant):
         raise _refused("route.tenant", asked, f"route {intent} does not serve tenant {tenant}")
     chosen = mode or asked.modes[0]

@@ -27,6 +27,7 @@ MAX_PARAMETERS = 32
 """The most query parameters of one request."""
 _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;\s*charset=\"?utf-8\"?\s*)?\Z", re.IGNORECASE)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
+_NO_CHOICE = re.compile(r"Invalid enum value .* - at `\$\.(\w+)`\Z", re.DOTALL)
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -78,6 +79,8 @@ async def body_of(request: Request, settings: Settings, *, required: bool) -> Js
         raise UsageError("http.timeout", "the body did not arrive") from None
     if not size and not required:
         return None
+    if not size and "content-type" not in headers:
+        raise UsageError("http.body_invalid", "a body is needed here; send it as application/json (/openapi.json shows its form)")
     if not _JSON.match(headers.get("content-type", "")) or headers.get("content-encoding", "identity") != "identity":
         raise UsageError("http.media_type", "send the body as application/json in UTF-8, without encoding")
     body = b"".join(chunks)
@@ -91,7 +94,27 @@ def shaped(value: Json, kind: type[T]) -> T:
     try:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, UsageError) as error:
-        raise UsageError("http.body_invalid", f"the body does not fit: {error}") from None
+        raise UsageError("http.body_invalid", f"the body does not fit: {error}{_choices(str(error), kind)}") from None
+
+
+def _choices(error: str, kind: type) -> str:
+    """The words that would have been right, where a field of the outermost object is none of them; else nothing.
+
+    >>> from quarterdeck.server.bodies import Cancel
+    >>> _choices("Invalid enum value 'x' - at `$.mode`", Cancel)
+    '; use one of stop, drain, compensate'
+    """
+    found = _NO_CHOICE.match(error)
+    if found is None:
+        return ""
+    field = next(each for each in msgspec.structs.fields(kind) if each.encode_name == found[1])
+    known = msgspec.inspect.type_info(field.type)
+    for option in known.types if isinstance(known, msgspec.inspect.UnionType) else (known,):
+        if isinstance(option, msgspec.inspect.LiteralType):
+            return f"; use one of {', '.join(sorted([str(value) for value in option.values]))}"
+        if isinstance(option, msgspec.inspect.EnumType):
+            return f"; use one of {', '.join([each.value for each in option.cls])}"
+    return ""
 
 
 def parameters_of(request: Request, kind: type[T]) -> T:
@@ -109,7 +132,7 @@ def parameters_of(request: Request, kind: type[T]) -> T:
     try:
         made = msgspec.convert(found, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise UsageError("http.query_invalid", f"the query does not fit: {error}") from None
+        raise UsageError("http.query_invalid", f"the query does not fit: {error}{_choices(str(error), kind)}") from None
     if any(getattr(made, name) is None for name in found):  # the converter takes the word `null` for nothing
         raise UsageError("http.query_invalid", "the query does not fit: leave a parameter out instead of sending null")
     return made

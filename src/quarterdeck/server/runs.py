@@ -114,7 +114,7 @@ async def signal(exchange: Exchange) -> Response:
     """Send a run a message; under one ``Idempotency-Key`` it is one message, however often it is sent."""
     row = exchange.run(exchange.names["run_id"])
     said = shaped(exchange.body, bodies.Signal)
-    await exchange.runtime.signal(row.run_id, said.name, said.payload, by=exchange.principal.subject, token=_token(exchange))
+    await exchange.runtime.signal(row.run_id, said.name, said.payload, by=exchange.principal.subject, token=token_of(exchange))
     return answer(summary(exchange.run(row.run_id)), 202)
 
 
@@ -122,7 +122,7 @@ async def pause(exchange: Exchange) -> Response:
     """Let a run begin nothing new; harmless when repeated."""
     row = exchange.run(exchange.names["run_id"])
     said = shaped({} if exchange.body is None else exchange.body, bodies.Because)
-    await exchange.runtime.pause(row.run_id, reason=said.reason, by=exchange.principal.subject, token=_token(exchange))
+    await exchange.runtime.pause(row.run_id, reason=said.reason, by=exchange.principal.subject, token=token_of(exchange))
     return answer(summary(exchange.run(row.run_id)), 202)
 
 
@@ -130,14 +130,20 @@ async def resume(exchange: Exchange) -> Response:
     """Let a run go on; harmless when repeated."""
     row = exchange.run(exchange.names["run_id"])
     said = shaped({} if exchange.body is None else exchange.body, bodies.Resume)
-    by, token = exchange.principal.subject, _token(exchange)
+    by, token = exchange.principal.subject, token_of(exchange)
     await exchange.runtime.resume(row.run_id, reason=said.reason, by=by, done=said.done, token=token)
     return answer(summary(exchange.run(row.run_id)), 202)
 
 
-def _token(exchange: Exchange) -> str | None:
-    """What makes the repetition of an order the same order."""
-    return _unquoted(single(exchange.request, "idempotency-key"))
+def token_of(exchange: Exchange, said: str | None = None, field: str = "token") -> str | None:
+    """What makes the repetition of an order the same order: the header ``Idempotency-Key``, or what a field of the body says.
+
+    Raises :class:`UsageError` (``http.header``) where both are there and differ.
+    """
+    header = _unquoted(single(exchange.request, "idempotency-key"))
+    if header is not None and said not in (None, header):
+        raise UsageError("http.header", f"the header Idempotency-Key and the field {field} differ; send one of them")
+    return said if header is None else header
 
 
 async def mark(exchange: Exchange) -> Response:
@@ -156,13 +162,11 @@ def enveloped(exchange: Exchange) -> Envelope:
     named = said if isinstance(said, dict) else {}
     tenant = envelope.caller.tenant if "tenant" in named else default_tenant(exchange)
     user = envelope.caller.user if "user" in named else None
-    header = _unquoted(single(exchange.request, "idempotency-key"))
-    if header is not None and envelope.idempotency_key not in (None, header):
-        raise UsageError("http.header", "the header Idempotency-Key and the field idempotency_key differ; send one of them")
+    key = token_of(exchange, envelope.idempotency_key, "idempotency_key")
     return msgspec.structs.replace(
         envelope,
         caller=msgspec.structs.replace(envelope.caller, tenant=tenant, user=acting_for(exchange, tenant, user)),
-        idempotency_key=envelope.idempotency_key if header is None else header,
+        idempotency_key=key,
         correlation_id=envelope.correlation_id or trace_of(exchange.request),
     )
 
@@ -235,8 +239,9 @@ def _patience(prefer: Preference, envelope: Envelope, exchange: Exchange, row: R
     """
     if prefer.wait_s is not None or prefer.respond_async:
         return prefer.wait_s
-    route = exchange.runtime.deck.routes[row.route]
-    if (envelope.mode or route.modes[0]) is not Mode.SYNC:
+    route = exchange.runtime.deck.routes.get(row.route)
+    # A run that was there already may be of a route that this deck has no more.
+    if route is None or (envelope.mode or route.modes[0]) is not Mode.SYNC:
         return None
     if detail(exchange.runtime, row.run_id, content=False).admission is AdmissionAnswer.WAIT:
         return None

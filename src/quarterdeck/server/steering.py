@@ -9,8 +9,8 @@ from quarterdeck.app.budgets import Budget
 from quarterdeck.core.identity import Action
 from quarterdeck.server import bodies
 from quarterdeck.server.exchange import Exchange, answer, forbidden
-from quarterdeck.server.reading import shaped, single
-from quarterdeck.server.runs import acting_for, detail, location
+from quarterdeck.server.reading import shaped
+from quarterdeck.server.runs import acting_for, detail, location, token_of
 
 
 async def interrupt(exchange: Exchange) -> Response:
@@ -19,7 +19,7 @@ async def interrupt(exchange: Exchange) -> Response:
     told = shaped(exchange.body, bodies.Interrupt)
     principal = exchange.principal
     trusted = principal.may(Action.SWITCHES_SET, row.tenant)
-    token = told.token or single(exchange.request, "idempotency-key")
+    token = token_of(exchange, told.token)
     await exchange.runtime.interrupt(row.run_id, told.payload, by=principal.subject, trusted=trusted, token=token)
     return answer(detail(exchange.runtime, row.run_id, content=False), 202)
 
@@ -46,7 +46,7 @@ async def raise_budget(exchange: Exchange) -> Response:
         usd=spelled.max_cost_usd,
     )
     by = exchange.principal.subject
-    await exchange.runtime.raise_budget(row.run_id, budget, reason=wanted.reason, by=by, token=wanted.token)
+    await exchange.runtime.raise_budget(row.run_id, budget, reason=wanted.reason, by=by, token=token_of(exchange, wanted.token))
     return answer(detail(exchange.runtime, row.run_id, content=False), 202)
 
 
@@ -59,7 +59,7 @@ async def fork(exchange: Exchange) -> Response:
     if not exchange.stage.anonymous:
         acting_for(exchange, row.tenant, row.actor)
     edited = {"result": wanted.result} if wanted.edited else {}
-    key = single(exchange.request, "idempotency-key")
+    key = token_of(exchange)
     by = exchange.principal.subject
     made = await exchange.runtime.fork(row.run_id, wanted.step, by=by, route=wanted.route, idempotency_key=key, **edited)
     headers = {"location": location(made.id)} | ({"idempotency-replayed": "true"} if made.existing else {})

@@ -25,6 +25,7 @@ from quarterdeck.core.vocabulary import TERMINAL
 from quarterdeck.engine.stream import Entry
 from quarterdeck.ports.store import RunRow
 from quarterdeck.server.exchange import Stage
+from quarterdeck.server.reading import single
 
 PAGE = 100
 """Events that are read from the journal at once: all that a reader who stops reading keeps in memory, apart from its subscription."""
@@ -43,7 +44,7 @@ class Cursor(msgspec.Struct, frozen=True):
 
 def cursor_of(request: Request, after: str | None, row: RunRow) -> Cursor:
     """Where to go on: the header ``Last-Event-ID`` if it is there (a reconnecting reader repeats its first address), else ``after``."""
-    asked = request.headers.get("last-event-id") or after
+    asked = single(request, "last-event-id") or after
     if asked is None or asked == "":
         return Cursor()
     known = asked.isascii() and asked.isdigit() and len(asked) < 16 and int(asked) <= row.seq
