@@ -29,6 +29,12 @@ async def test_what_is_wrong_is_said_in_the_callers_words(house: House) -> None:
         assert "globex_only" not in unknown.text, "the routes of other tenants are not shown"
         assert "globex_only" in (await root.post("/v1/runs", json={"intent": "nope", "caller": {"tenant": "globex"}})).text
         await refused(await asks(budget={"max_steps": -1}), 422, "budget.invalid", "max_steps=-1")
+        await refused(await ann.get(f"/v1/runs?limit={2**63}"), 422, "http.query_invalid")
+        await refused(await root.get(f"/v1/audit?after={2**63}"), 422, "http.query_invalid", "$.after")
+        low = {"budget": {"max_tokens": -1}, "reason": "x"}
+        await refused(await root.post("/v1/budgets/tenant:acme:raise", json=low), 422, "budget.invalid", "max_tokens=-1")
+        two = {"content-type": "application/json", "content-length": "5", "transfer-encoding": "chunked"}
+        await refused(await ann.post("/v1/runs", content=b"{}", headers=two), 400, "http.malformed", "in two ways")
         await refused(await asks(mode="fast"), 422, "http.body_invalid", "use one of sync, async_job, durable_workflow")
         await refused(await ann.get("/v1/runs?status=done"), 422, "http.query_invalid", "use one of queued, running, waiting")
         await refused(await ann.post("/v1/runs"), 422, "http.body_invalid", "a body is needed here")

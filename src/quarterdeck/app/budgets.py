@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal, InvalidOperation
 
+import msgspec
+
 from quarterdeck.core.contract import EnvelopeBudget, Limits
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.windows import WINDOWS
@@ -159,10 +161,7 @@ def envelope_limits(budget: EnvelopeBudget) -> Limits:
     Traceback (most recent call last):
     quarterdeck.core.errors.UsageError: budget.invalid: max_steps=-1 must be a whole number from 0
     """
-    for name in ("max_steps", "max_tools", "max_tokens", "max_context", "deadline_ms"):
-        value = getattr(budget, name)
-        if value is not None and not 0 <= value < 2**53:
-            raise UsageError("budget.invalid", f"{name}={value} must be a whole number from 0")
+    check_amounts(budget)
     return Budget(
         turns=budget.max_steps,
         tools=budget.max_tools,
@@ -171,6 +170,13 @@ def envelope_limits(budget: EnvelopeBudget) -> Limits:
         deadline=None if budget.deadline_ms is None else budget.deadline_ms / 1_000,
         usd=budget.max_cost_usd,
     ).limits()
+
+
+def check_amounts(budget: msgspec.Struct) -> None:
+    """Find an amount that is none in a budget as callers spell it: raises :class:`UsageError` (``budget.invalid``) with its name there."""
+    for name, value in msgspec.structs.asdict(budget).items():
+        if isinstance(value, int) and not 0 <= value < 2**53:
+            raise UsageError("budget.invalid", f"{name}={value} must be a whole number from 0")
 
 
 def overlaid(base: Limits, over: Limits) -> Limits:

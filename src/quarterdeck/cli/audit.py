@@ -36,7 +36,7 @@ Seals = Annotated[
 def ls(
     action: Annotated[str, typer.Option("--action", metavar="WORD", help="Only what begins so: switch., approval., key.")] = "",
     target: Annotated[str, typer.Option("--target", metavar="NAME", help="Only about what begins so.")] = "",
-    after: Annotated[int, typer.Option("--after", min=0, metavar="N", help="Only behind this row.")] = 0,
+    after: Annotated[int, typer.Option("--after", min=0, max=2**53 - 1, metavar="N", help="Only behind this row.")] = 0,
     limit: Limit = 50,
     store: Store = None,
     server: Server = None,

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from quarterdeck.app import shown
 from quarterdeck.app.auditing import actions
-from quarterdeck.app.budgets import Budget
+from quarterdeck.app.budgets import Budget, check_amounts
 from quarterdeck.app.oversight import doubts, oversight
 from quarterdeck.app.switching import Switched, stored
 from quarterdeck.core.admission import serves
@@ -60,6 +60,7 @@ async def raise_account(exchange: Exchange) -> Response:
     exchange.require(tenant_of(account) or EVERY_TENANT)
     wanted = shaped(exchange.body, bodies.RaiseAccount)
     spelled = wanted.budget
+    check_amounts(spelled)
     budget = Budget(
         model_calls=spelled.max_model_calls, tools=spelled.max_tools, tokens=spelled.max_tokens, usd=spelled.max_cost_usd
     )

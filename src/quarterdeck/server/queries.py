@@ -16,7 +16,7 @@ Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000, description="The most rows o
 class AuditQuery(Strict, frozen=True, kw_only=True):
     """Which rows: behind ``after``, with this beginning of action or target, of one tenant."""
 
-    after: Annotated[int, msgspec.Meta(ge=0)] = 0
+    after: Annotated[int, msgspec.Meta(ge=0, lt=2**53)] = 0
     action: str = ""
     target: str = ""
     tenant: str | None = None

@@ -42,6 +42,8 @@ def check_head(request: Request, settings: Settings) -> None:
         raise UsageError("http.head_too_large", f"the head is longer than {settings.max_head_bytes} bytes; send less")
     if not request.scope["raw_path"].startswith(b"/"):
         raise UsageError("http.malformed", "the request's target must begin with a slash")
+    if "transfer-encoding" in headers and "content-length" in headers:
+        raise UsageError("http.malformed", "the body's length is said in two ways; send Content-Length or Transfer-Encoding")
     accepted, host = settings.accepted_hosts, headers.get("host", "")
     if accepted is not None and _hostname(host) not in accepted:
         raise UsageError("http.host", "this door does not serve that host name; use its own, or list it in `hosts`")

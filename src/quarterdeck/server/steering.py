@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from starlette.responses import Response
 
-from quarterdeck.app.budgets import Budget
+from quarterdeck.app.budgets import Budget, check_amounts
 from quarterdeck.core.identity import Action
 from quarterdeck.server import bodies
 from quarterdeck.server.exchange import Exchange, answer, forbidden
@@ -37,6 +37,7 @@ async def raise_budget(exchange: Exchange) -> Response:
     row = exchange.run(exchange.names["run_id"])
     wanted = shaped(exchange.body, bodies.RaiseBudget)
     spelled = wanted.budget
+    check_amounts(spelled)
     budget = Budget(
         turns=spelled.max_steps,
         tools=spelled.max_tools,
