@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from quarterdeck import Quarterdeck, ToolFailure
-from quarterdeck.app.oversight import Proof, Step, doubt_of, doubts, oversight, proof_of, prove
+from quarterdeck import Budget, Quarterdeck, ToolFailure
+from quarterdeck.app.oversight import Proof, Step, doubt_of, doubts, overseen, oversight, proof_of, prove
 from quarterdeck.app.runtime import Runtime
 from quarterdeck.core import events as ev
 from quarterdeck.core.commit import Deliver
@@ -160,3 +161,30 @@ async def test_a_proof_holds_and_one_that_was_changed_does_not(tmp_path: Path) -
         "no intent": rechained(proof, {places[ev.ToolOpened]: None}),
     }
     assert {name for name, attack in attacks.items() if prove(attack).findings} == set(attacks)
+
+
+async def test_the_figures_of_a_long_journal_let_others_go_on_and_are_the_same(tmp_path: Path) -> None:
+    deck = Quarterdeck("long")
+
+    @deck.tool(effect="read")
+    async def look(n: int) -> int:
+        """Look."""
+        return n
+
+    turns = [[("look", {"n": n})] for n in range(300)]
+    deck.agent("looks", model=ScriptedModel([*turns, "over"]), tools=[look], budget=Budget(turns=301, tools=300, context=10**6))
+    async with deck.start(tmp_path / "s.db") as runtime:
+        await (await runtime.submit("looks")).result()
+        ticks = 0
+
+        async def ticking() -> None:
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await runtime.parts.clock.sleep(0.0)
+
+        beside = asyncio.create_task(ticking())
+        found = await overseen(runtime.insights, runtime.parts.clock)
+        beside.cancel()
+        assert found == oversight(runtime.insights) and found.decisions == 300
+        assert ticks >= 3, "a page of the journal at a time"

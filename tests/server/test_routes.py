@@ -247,3 +247,28 @@ async def test_accounts_say_how_they_stand(tmp_path: Path) -> None:
         text = (await client.get("/metrics")).text
     assert 'quarterdeck_accounts{standing="open"}' in text and "secretive" not in text
     assert 'quarterdeck_account_used_ratio{account="all@month",dimension="tokens"}' in text
+
+
+async def test_what_the_authority_does_is_in_numbers_and_names_nobody(tmp_path: Path) -> None:
+    deck = Shop().deck()
+    async with opened(tmp_path, deck) as house, house.client("root") as client:
+        runtime = house.runtime
+        await runtime.switch("force_approval:ship", reason="secretive")
+        await runtime.switch("disable_tool:find_order", tenant="secretive", reason="x")
+        run = await runtime.submit("support", user="secretive", tenant="secretive")
+        await run.rest()
+        body = {"intent": "greet", "payload": "a", "idempotency_key": "secretive"}
+        assert (await client.post("/v1/runs", json=body)).status_code == 202
+        assert (await client.post("/v1/runs", json=body | {"payload": "b"})).status_code == 422
+        text = (await client.get("/metrics")).text
+    for line in (
+        'quarterdeck_switches{kind="force_approval"} 1.0',
+        'quarterdeck_switches{kind="disable_tool"} 1.0',
+        'quarterdeck_switches{kind="freeze"} 0.0',
+        'quarterdeck_approvals{standing="waiting"} 1.0',
+        'quarterdeck_gate_refusals_total{code="autonomy.executes_after_approval",ruling="ask"} 1.0',
+        'quarterdeck_gate_refusals_total{code="switch.tool_disabled",ruling="deny"} 1.0',
+        'quarterdeck_http_problems_total{code="idempotency.body_differs"} 1.0',
+    ):
+        assert line in text, [each for each in text.splitlines() if "approv" in each or "refusal" in each or "problem" in each]
+    assert "secretive" not in text

@@ -6,7 +6,7 @@ edit, an answer in place of the action, a mark) per decision on something that a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 
 import msgspec
 
@@ -15,6 +15,7 @@ from quarterdeck.app.views import read_all, row_of, state_of
 from quarterdeck.core import events as ev
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.vocabulary import ProposalKind, ReceiptStatus, Ruling, Status
+from quarterdeck.ports.clock import Clock
 from quarterdeck.ports.store import Insights, RunRow
 from quarterdeck.store.chain import GENESIS, chained
 
@@ -84,8 +85,9 @@ def doubts(insights: Insights, tenants: Collection[str] | None = None) -> Iterat
     for row in _rows(insights, Status.WAITING.value, tenants):
         if row.code != "effect.unknown" and not any(on.startswith("effect:") for on in row.waiting_on):
             continue
-        events = [ev.decode(item.body) for item in read_all(insights, row.run_id)]
-        unknown = state_of(read_all(insights, row.run_id)).unknown
+        stored = read_all(insights, row.run_id)
+        unknown = state_of(stored).unknown
+        events = [ev.decode(item.body) for item in stored]
         opened = {event.call: event for event in events if isinstance(event, ev.ToolOpened)}
         for call in sorted(unknown & opened.keys()):
             one = opened[call]
@@ -94,6 +96,34 @@ def doubts(insights: Insights, tenants: Collection[str] | None = None) -> Iterat
 
 def oversight(insights: Insights, tenants: Collection[str] | None = None) -> Oversight:
     """The figures of the newest runs."""
+    work = _overseen(insights, tenants)
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            return _figures(done.value)
+
+
+async def overseen(insights: Insights, clock: Clock, tenants: Collection[str] | None = None) -> Oversight:
+    """The same, a page of one journal at a time: whoever else the event loop serves waits for no more than that."""
+    work = _overseen(insights, tenants)
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            return _figures(done.value)
+        await clock.sleep(0.0)
+
+
+def _figures(found: tuple[int, dict[str, int]]) -> Oversight:
+    runs, counts = found
+    decided = counts["decisions"]
+    rates = (None, None) if not decided else (counts["overridden"] / decided, counts["false_allows"] / decided)
+    return Oversight(runs, **counts, override_rate=rates[0], false_allow_rate=rates[1])
+
+
+def _overseen(insights: Insights, tenants: Collection[str] | None) -> Generator[None, None, tuple[int, dict[str, int]]]:
+    """How many runs were looked at, and what was counted; after each page there is a moment for others."""
     marks: dict[tuple[str, str], bool] = {}
     for _, said in actions(insights, action="decision.marked", tenants=tenants):
         detail = msgspec.json.decode(said.detail, type=dict[str, object])
@@ -105,10 +135,12 @@ def oversight(insights: Insights, tenants: Collection[str] | None = None) -> Ove
         if runs == MAX_RUNS:
             break
         runs += 1
-        _count(counts, row.run_id, [ev.decode(item.body) for item in insights.events(row.run_id)], marks)
-    decided = counts["decisions"]
-    rates = (None, None) if not decided else (counts["overridden"] / decided, counts["false_allows"] / decided)
-    return Oversight(runs, **counts, override_rate=rates[0], false_allow_rate=rates[1])
+        events: list[ev.Event] = []
+        while page := insights.events(row.run_id, len(events), _PAGE):
+            events += [ev.decode(item.body) for item in page]
+            yield
+        _count(counts, row.run_id, events, marks)
+    return runs, counts
 
 
 def _count(counts: dict[str, int], run_id: str, events: list[ev.Event], marks: dict[tuple[str, str], bool]) -> None:

@@ -232,6 +232,8 @@ async def _commit(
 
 def decided(held: Held, proposal: Proposal, decision: Decision) -> ev.GateDecided:
     """The event of a decision."""
+    if decision.ruling is not Ruling.ALLOW:
+        held.services.refusals.count(decision.ruling.value, decision.reasons)
     return ev.GateDecided(
         held.services.clock.now_us(),
         proposal.call,

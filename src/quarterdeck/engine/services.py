@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quarterdeck.core.commit import Commit
@@ -62,6 +62,24 @@ class Drain:
         return self.stopping or self.superseded != ()
 
 
+MAX_CODES = 500
+"""So many pairs of ruling and code are counted apart; codes that are declared are fewer, and what is more counts as ``other``."""
+
+
+class Refusals:
+    """How often this process has decided something else than to allow, by ruling and first reason code."""
+
+    def __init__(self) -> None:
+        self.counted: dict[tuple[str, str], int] = {}
+
+    def count(self, ruling: str, reasons: Sequence[str]) -> None:
+        """One more; a decision that is made anew because something has changed meanwhile is one more."""
+        pair = (ruling, reasons[0] if reasons else "none")
+        if pair not in self.counted and len(self.counted) >= MAX_CODES:
+            pair = (ruling, "other")
+        self.counted[pair] = self.counted.get(pair, 0) + 1
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The parts that all runs of a process share. ``refresh`` re-reads the facts that decisions are judged by."""
@@ -86,6 +104,7 @@ class Services:
     answers: Answers = field(default_factory=Answers)
     drain: Drain = field(default_factory=Drain)
     pulses: Pulses = field(default_factory=Pulses)
+    refusals: Refusals = field(default_factory=Refusals)
 
     def program(self, contract: RunContract) -> Program | None:
         """The program of a run: the one of its class of task, if that is still there, else its agent's."""

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from quarterdeck.app import shown
 from quarterdeck.app.auditing import actions
 from quarterdeck.app.budgets import Budget, check_amounts
-from quarterdeck.app.oversight import doubts, oversight
+from quarterdeck.app.oversight import doubts, overseen
 from quarterdeck.app.switching import Switched, stored
 from quarterdeck.core.admission import serves
 from quarterdeck.core.controls import parsed
@@ -124,7 +124,7 @@ async def effects(exchange: Exchange) -> Response:
 async def oversee(exchange: Exchange) -> Response:
     """How often people changed decisions in the caller's tenants, and what they say was wrong."""
     query = exchange.asked(queries.OversightQuery)
-    return answer(oversight(exchange.runtime.insights, exchange.tenants(query.tenant)))
+    return answer(await overseen(exchange.runtime.insights, exchange.runtime.parts.clock, exchange.tenants(query.tenant)))
 
 
 async def audit(exchange: Exchange) -> Response:

@@ -95,6 +95,7 @@ class Door:
         try:
             response = await self._answer(rows, row, request)
         except QuarterdeckError as error:
+            self.stage.gauges.refuse(error.code)
             response = response_of(error, _allowed(rows) if error.code == "http.method" else None)
         except Exception:  # the one broad except of the door
             _log.exception("a defect while %s %s was answered", request.method, row.path if row is not None else "?")

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from quarterdeck.app.runtime import Runtime
 from quarterdeck.core.windows import STANDINGS, WINDOWS, outlook, window_of
 from quarterdeck.server.callers import Streams
+from quarterdeck.server.governing import governing
 
 FRESH_S = 1.0
 """How long the count of runs by status is remembered: asking for it more often costs the store nothing."""
@@ -40,6 +41,12 @@ class Gauges(Collector):
             registry=self._registry,
             buckets=_BUCKETS,
         )
+        self._problems = Counter(
+            "quarterdeck_http_problems",
+            "Requests that were refused, by the code of the problem",
+            ("code",),
+            registry=self._registry,
+        )
         self._registry.register(self)
 
     def count(self, route: str, verb: str, status: int, seconds: float | None) -> None:
@@ -47,6 +54,10 @@ class Gauges(Collector):
         self._requests.labels(route, verb, str(status)).inc()
         if seconds is not None:
             self._seconds.labels(route).observe(seconds)
+
+    def refuse(self, code: str) -> None:
+        """A request was refused with this code, such as ``idempotency.body_differs``."""
+        self._problems.labels(code).inc()
 
     def standing(self) -> Mapping[str, int]:
         """Runs that have not ended, by status; read from the store at most once a second."""
@@ -90,6 +101,7 @@ class Gauges(Collector):
         yield abandoned
         yield from self._dependencies()
         yield from self._accounts()
+        yield from governing(self._runtime)
 
     def _accounts(self) -> Iterator[Metric]:
         """How shared accounts stand: those that the deck names one by one, all of them in numbers."""
@@ -101,18 +113,27 @@ class Gauges(Collector):
             "Spent and reserved part of the limit of an account that the deck names",
             labels=["account", "dimension"],
         )
+        forecast = GaugeMetricFamily(
+            "quarterdeck_account_exhausted_seconds",
+            "Until an account that the deck names is used up at the present rate, if its period does not end first",
+            labels=["account", "dimension"],
+        )
         for row in self._runtime.budgets():
             if row.limit is None:
                 continue
-            standings[outlook(row.account, row.limit, row.committed, row.reserved, now_us).standing] += 1
+            seen = outlook(row.account, row.limit, row.committed, row.reserved, now_us)
+            standings[seen.standing] += 1
             name, _, period = row.account.partition("@")
             if name in named and (not period or any(row.account.endswith(f"@{window_of(each, now_us)}") for each in WINDOWS)):
                 ratio = (row.committed + row.reserved) / row.limit if row.limit else 1.0
-                used.add_metric([row.account if not period else f"{name}@{_per(row.account, now_us)}", row.dimension], ratio)
+                label = [row.account if not period else f"{name}@{_per(row.account, now_us)}", row.dimension]
+                used.add_metric(label, ratio)
+                if seen.exhausted_in_s is not None:
+                    forecast.add_metric(label, seen.exhausted_in_s)
         accounts = GaugeMetricFamily("quarterdeck_accounts", "Limited accounts, by how they stand", labels=["standing"])
         for standing, count in standings.items():
             accounts.add_metric([standing], count)
-        yield from (accounts, used)
+        yield from (accounts, used, forecast)
 
     def _dependencies(self) -> Iterator[Metric]:
         calls = CounterMetricFamily(
