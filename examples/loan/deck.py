@@ -1,6 +1,8 @@
-"""A loan application: gather, score, hold the money, ask an underwriter, pay out; or undo everything.
+"""A loan application: gather, score, hold the money, ask an underwriter, pay out; or undo everything and say so.
 
-Run it with ``python -m examples.loan.deck``: it plays the three endings (granted, denied, and nobody answers in time).
+Run it with ``python -m examples.loan.deck``: it plays the three endings. Granted: the loan is paid. Denied: what was held is given back,
+and the applicant is told. Nobody answers in time, nor does the second person who is asked: the same, and an administrator is told. Both
+are messages of the outbox: recorded with the step that decides them, delivered at least once, whatever crashes.
 """
 
 from __future__ import annotations
@@ -9,13 +11,16 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from quarterdeck import Context, Quarterdeck, ToolContext
+from quarterdeck import Context, Denied, Quarterdeck, ToolContext
+from quarterdeck.ports.outbox import Message
 from quarterdeck.testing import ScriptedModel
 
 deck = Quarterdeck("loans")
 held: dict[str, int] = {}
 """What the bank holds for whom, by idempotency key; it stands for a system of somebody else."""
 paid: dict[str, int] = {}
+told: dict[str, tuple[str, object]] = {}
+"""Who was told what, by the message's name: one that arrives twice is told once."""
 
 scorer = deck.agent(
     "scorer",
@@ -48,22 +53,40 @@ async def pay_out(application_id: str, amount: int, ctx: ToolContext) -> str:
     return f"paid {amount} to {application_id}"
 
 
+@deck.outbox("applicants")
+async def write_to_applicant(message: Message) -> None:
+    """A letter to who has applied."""
+    told[message.message] = ("applicant", message.json())
+
+
+@deck.outbox("administrators")
+async def page_administrator(message: Message) -> None:
+    """A page to who sees to it that applications are answered."""
+    told[message.message] = ("administrator", message.json())
+
+
 @deck.workflow("loan")
 async def loan(ctx: Context, application_id: str, patience_s: float = 86_400.0) -> dict[str, object]:
     """One application, from its documents to its end. Days may pass in the middle; the run is rows only then."""
     documents = await ctx.step(gather_documents, application_id)
     amount = int(documents["asked"])  # type: ignore[index]
     score, _ = await ctx.gather(ctx.agent(scorer, documents), ctx.step(gather_documents, application_id))
-    async with ctx.saga():
-        await ctx.tool(hold_funds, application_id=application_id, amount=amount)
-        answer = await ctx.approve(
-            "underwriter_review",
-            {"application": application_id, "amount": amount, "score": score},
-            timeout=patience_s,
-            on_timeout="escalate",
-        )
-        answer.require()  # a no, or no answer at all, leaves the saga: the hold is given back
-        receipt = await ctx.tool(pay_out, application_id=application_id, amount=amount)
+    try:
+        async with ctx.saga():
+            await ctx.tool(hold_funds, application_id=application_id, amount=amount)
+            answer = await ctx.approve(
+                "underwriter_review",
+                {"application": application_id, "amount": amount, "score": score},
+                timeout=patience_s,
+                on_timeout="escalate",
+            )
+            answer.require()  # a no, or no answer at all, leaves the saga: the hold is given back
+            receipt = await ctx.tool(pay_out, application_id=application_id, amount=amount)
+    except Denied as denied:
+        unanswered = denied.code == "approval.expired"
+        note = {"application": application_id, "code": denied.code, "why": denied.message}
+        await ctx.publish("administrators" if unanswered else "applicants", note, key=application_id)
+        raise
     return {"receipt": receipt, "approved_by": answer.by, "escalated": answer.escalated}
 
 
@@ -79,7 +102,10 @@ async def main() -> None:
                     if answer:
                         await runtime.decide(row.approval, approve=answer == "yes", by="underwriter", reason="looked at it")
                 result = await run.result()
-                print(answer, result.status, result.code, result.text, f"held: {sum(held.values())}")
+                while runtime.insights.posts(status="queued"):
+                    await runtime.parts.clock.sleep(0.05)
+                print(answer, result.status, result.code, result.text, f"held: {sum(held.values())}", *told.values())
+                told.clear()
 
 
 if __name__ == "__main__":

@@ -22,21 +22,23 @@ from quarterdeck.store.chain import GENESIS, require_whole
 PAGE = 2_000
 """Events read at once when a run is taken over."""
 _CONTINUED = b'{"kind":"run.continued"'
-_PROGRESS = (
-    ev.RunContinued,
-    ev.RunWaiting,
-    ev.ModelClosed,
-    ev.ToolClosed,
-    ev.StepClosed,
-    ev.EffectResolved,
-    ev.ChildOpened,
-    ev.ChildEnded,
-    ev.CancelRequested,
-    ev.ApprovalDecided,
-    ev.SignalReceived,
-    ev.RunInterrupted,
-    ev.BudgetRaised,
-    ev.RunResumed,
+_PROGRESS: frozenset[type] = frozenset(
+    {
+        ev.RunContinued,
+        ev.RunWaiting,
+        ev.ModelClosed,
+        ev.ToolClosed,
+        ev.StepClosed,
+        ev.EffectResolved,
+        ev.ChildOpened,
+        ev.ChildEnded,
+        ev.CancelRequested,
+        ev.ApprovalDecided,
+        ev.SignalReceived,
+        ev.RunInterrupted,
+        ev.BudgetRaised,
+        ev.RunResumed,
+    }
 )
 """What shows that a run gets on, or that somebody wants it to: deaths of owners before it no longer count against the run."""
 
@@ -72,7 +74,7 @@ def load(services: Services, run_id: str, upto: int) -> tuple[RunState, Transcri
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise Corrupt("journal.payload", f"the payload of event {stored.seq} cannot be read ({error})") from None
         after, previous = stored.seq, stored.hash
-        if isinstance(event, _PROGRESS) and not (isinstance(event, ev.RunWaiting) and event.code == "effect.open"):
+        if type(event) in _PROGRESS and not (type(event) is ev.RunWaiting and event.code == "effect.open"):
             progress = after
     if state is None:
         raise Corrupt("journal.empty", f"run {run_id} has no events; restore a backup")

@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import struct
 from collections.abc import Iterable, Iterator
 
 from quarterdeck.core.errors import Corrupt, UsageError
 from quarterdeck.ports.store import Insights, StoredEvent
 
+_FRAME = struct.Struct(">QI").pack
 GENESIS = bytes(32)
 """What the first event of a journal is chained to."""
 PAGE = 1_000
@@ -36,8 +38,8 @@ def payload_digest(salt: bytes, payload: bytes) -> bytes:
 
 def chained(previous: bytes, seq: int, body: bytes, digest: bytes | None) -> bytes:
     """The 32-byte hash of one event; ``digest`` is its payload's, where it has one."""
-    framed = previous + seq.to_bytes(8, "big") + len(body).to_bytes(4, "big") + body
-    return hashlib.sha256(framed + (digest if digest is not None else b"")).digest()
+    framed = _FRAME(seq, len(body))
+    return hashlib.sha256(previous + framed + body + digest if digest is not None else previous + framed + body).digest()
 
 
 def verify(events: Iterable[StoredEvent], salt: bytes | None, *, seq: int, head: bytes) -> None:

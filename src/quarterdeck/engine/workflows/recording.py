@@ -23,6 +23,10 @@ class Leaving(msgspec.Struct, frozen=True):
     unasked: tuple[object, ...] = ()
 
 
+_UNTOLD = frozenset(
+    {ev.RunStarted, ev.RunWaiting, ev.BudgetMoved, ev.ModelOpened, ev.ToolOpened, ev.EffectReopened, ev.ChildOpened}
+)
+"""The commonest events that say nothing to a workflow."""
 Arrival = tuple[ev.Event, bytes | None]
 """Something that the workflow may have to be told, with its payload."""
 
@@ -69,23 +73,27 @@ class Recording(Transcript):
         """Take in an event whose place in the journal is certain."""
         if self.origins is not None:
             self.trace(event, payload)
+        if type(event) in _UNTOLD:
+            return
         match event:
             case ev.StepProposed():
                 self._proposed(event, payload)
-            case ev.RunAdmitted():
-                self.input = payload
-            case ev.RunContinued() | ev.RunForked():
-                self._begin(present(payload))
             case ev.ToolClosed() if event.status is ReceiptStatus.UNKNOWN:
                 pass  # whoever resolves it answers
+            case ev.ToolClosed():
+                self._answered(event, payload)
             case ev.EffectResolved() if event.again:
                 pass  # it is proposed once more
             case ev.GateDecided() if event.ruling is not Ruling.DENY or event.proposal in (ProposalKind.REPLY, ProposalKind.STOP):
                 pass
-            case ev.StepInherited():
+            case (
+                ev.StepClosed() | ev.EffectResolved() | ev.ModelClosed() | ev.ChildEnded() | ev.GateDecided() | ev.StepInherited()
+            ):
                 self._answered(event, payload)
-            case ev.StepClosed() | ev.ToolClosed() | ev.EffectResolved() | ev.ModelClosed() | ev.ChildEnded() | ev.GateDecided():
-                self._answered(event, payload)
+            case ev.RunAdmitted():
+                self.input = payload
+            case ev.RunContinued() | ev.RunForked():
+                self._begin(present(payload))
             case ev.RunInterrupted():
                 self.interrupts.append(payload or b"null")
                 self.arrivals.append((event, payload))
