@@ -11,6 +11,7 @@ from statistics import median
 
 from proof.result import Suite, SuiteResult
 from quarterdeck.testing.mutants import MUTANTS
+from quarterdeck.testing.mutants_letters import LETTER_MUTANTS
 from quarterdeck.testing.mutants_runtime import RUNTIME_MUTANTS
 from quarterdeck.testing.mutants_ventures import VENTURE_MUTANTS
 from quarterdeck.testing.patching import Plant
@@ -56,6 +57,11 @@ def with_ventures(count: int) -> list[int]:
     return list(islice((seed for seed in itertools.count(1) if draw(seed).ventures), count))
 
 
+def with_letters(count: int) -> list[int]:
+    """The first seeds in whose simulations messages leave through the outbox."""
+    return list(islice((seed for seed in itertools.count(1) if draw(seed).letters), count))
+
+
 def simulation(seeds: int) -> SuiteResult:
     """The swarm and its *sometimes* assertions; a long one must meet every declared situation."""
     began = time.monotonic()
@@ -73,9 +79,14 @@ def simulation(seeds: int) -> SuiteResult:
 def planted_bugs(patience: int, *, rare: bool) -> SuiteResult:
     """Every bug planted in the runtime has to be found; those planted in the store are looked for as well."""
     began = time.monotonic()
-    bugs = [mutant for mutant in (*RUNTIME_MUTANTS, *VENTURE_MUTANTS) if rare or not mutant.rare]
-    every, ventures = range(1, patience + 1), with_ventures(patience)
-    found = {mutant.name: seeds_to_find(mutant.planted, ventures if mutant in VENTURE_MUTANTS else every) for mutant in bugs}
+    kinds = (
+        (RUNTIME_MUTANTS, range(1, patience + 1)),
+        (VENTURE_MUTANTS, with_ventures(patience)),
+        (LETTER_MUTANTS, with_letters(patience)),
+    )
+    wanted = [(mutant, seeds) for mutants, seeds in kinds for mutant in mutants if rare or not mutant.rare]
+    bugs = [mutant for mutant, _ in wanted]
+    found = {mutant.name: seeds_to_find(mutant.planted, seeds) for mutant, seeds in wanted}
     numbers = {name: number for name, number in found.items() if number is not None}
     in_store = [mutant for mutant in MUTANTS if mutant.store == "memory"] if rare else []
     seen = [mutant.name for mutant in in_store if seeds_to_find(mutant.planted, range(1, STORE_PATIENCE + 1)) is not None]

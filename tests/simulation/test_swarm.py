@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from proof.simulation import seeds_to_find, swarm, with_ventures
+from proof.simulation import seeds_to_find, swarm, with_letters, with_ventures
+from quarterdeck.testing.mutants_letters import LETTER_MUTANTS
 from quarterdeck.testing.mutants_runtime import RUNTIME_MUTANTS, RuntimeMutant
 from quarterdeck.testing.mutants_ventures import VENTURE_MUTANTS
 from quarterdeck.testing.reached import DECLARED, RARE
@@ -17,8 +18,9 @@ SEEDS = 150
 ROOT = Path(__file__).resolve().parents[2]
 
 VENTURES = with_ventures(60)
+LETTERS = with_letters(60)
 
-MENDED = (27, 34, 46, 68, 89, 137, 153, 166, 272, 375, 413, 538, 608, 847, 1145, 2201, 60, 152, 496, 55)
+MENDED = (27, 34, 46, 68, 89, 137, 153, 166, 272, 375, 413, 538, 608, 847, 1145, 2201, 60, 152, 496, 55, 102, 145, 211)
 """Seeds that once showed a bug of the runtime or of the simulator itself; what they play has changed since, they stay as a corpus."""
 
 
@@ -59,6 +61,11 @@ def test_a_planted_bug_is_found(mutant: RuntimeMutant) -> None:
 @pytest.mark.parametrize("mutant", [bug for bug in VENTURE_MUTANTS if not bug.rare], ids=lambda bug: bug.name)
 def test_a_planted_bug_of_workflows_is_found(mutant: RuntimeMutant) -> None:
     assert seeds_to_find(mutant.planted, VENTURES) is not None
+
+
+@pytest.mark.parametrize("mutant", [bug for bug in LETTER_MUTANTS if not bug.rare], ids=lambda bug: bug.name)
+def test_a_planted_bug_of_the_outbox_is_found(mutant: RuntimeMutant) -> None:
+    assert seeds_to_find(mutant.planted, LETTERS) is not None
 
 
 def test_planted_bugs_cover_the_contract_and_leave_nothing_behind() -> None:

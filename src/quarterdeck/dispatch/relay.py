@@ -116,6 +116,9 @@ class Relay:
         if topic is None:
             due_us = self._clock.now_us() + int(UNDECLARED_S * 1e6)
             return SettlePost(post.number, post.lane, post.ticket, "again", self._clock.now_us(), due_us, "outbox.topic_unknown")
+        if post.attempts > topic.retry.max_attempts:
+            ended = DeliveryFailed("outbox.unsettled", "whoever attempted it did not say how that ended", transient=False)
+            return self._failed(post, topic, ended)
         message = Message(
             post.message, post.topic, post.key, post.tenant, post.run_id, post.body, post.headers, post.attempts, post.at_us
         )

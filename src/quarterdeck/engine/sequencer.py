@@ -167,6 +167,17 @@ class Sequencer:
         """Events that were noted and are not durable."""
         return len(self._noted)
 
+    @property
+    def intending(self) -> bool:
+        """Whether intents are on their way, so that the place of what is noted now is not certain."""
+        return self._intending
+
+    async def certain(self) -> None:
+        """Wait until the place of everything that was noted is certain."""
+        while self._intending:
+            async with self._lock:  # whoever appends holds it until that is so
+                pass
+
     def note(self, event: ev.Event, payload: bytes | None = None) -> None:
         """Record something that has happened; durable with the next commit."""
         if self.state.exclusive:

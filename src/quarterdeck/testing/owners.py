@@ -26,11 +26,12 @@ from quarterdeck.ports.clock import Entropy
 from quarterdeck.ports.model import Price
 from quarterdeck.ports.store import Insights, Journal
 from quarterdeck.testing.clock import SeededEntropy, VirtualClock
+from quarterdeck.testing.letters import RETRY, TIMEOUT_S, Letterbox
 from quarterdeck.testing.memory import MemoryStore, Moment, lost_answer
 from quarterdeck.testing.minds import SimulatedModel
 from quarterdeck.testing.oracle import Oracle
 from quarterdeck.testing.processes import Process, SimulatedLoop
-from quarterdeck.testing.scenario import POLICIES, Scenario
+from quarterdeck.testing.scenario import POLICIES, TOPIC, Scenario
 from quarterdeck.testing.ventures import declare
 from quarterdeck.testing.watchedstore import WatchedStore
 from quarterdeck.testing.world import SimulatedTool, World, tool_specs
@@ -87,6 +88,7 @@ class Owners:
         self.shared = shared
         self.clock = clock
         self.loop = loop
+        self.letterbox = Letterbox(world, oracle.violated, shared.tables.outbox.rows)
         self.all: list[Owner] = []
         self._version = 1
         world.kill = self.kill
@@ -213,6 +215,8 @@ class Owners:
                 limits=plan.limits, max_output_tokens=120, degrade=degrade, parallel_calls=plan.parallel,
             )  # fmt: skip
             deck.routes[plan.name] = RouteSpec(plan.name, plan.name, approval_timeout_s=plan.approval_timeout_s)
+        if scenario.letters:
+            deck.outbox(TOPIC, self.letterbox, retry=RETRY, timeout=TIMEOUT_S)
         if scenario.ventures:
             declare(deck, scenario, world)
         deck.accounts.update(scenario.accounts)

@@ -152,6 +152,9 @@ class People:
                     await self._answer(row.approval, row.requested_by, chance)
             for watched in list(self.oracle.runs.values()):
                 await self._resolve(watched)
+            for letter in list(self.oracle.tables.outbox.rows.values()):
+                if letter.status == "dead":
+                    await self._see_to(letter.message)
 
     async def _answer(self, approval: str, requested_by: str, chance: random.Random) -> None:
         if not self.healing and chance.random() < self.world.rates.ignore:
@@ -186,6 +189,14 @@ class People:
                 f"resolve {call}",
                 lambda runtime, call=call, done=done: runtime.resolve(watched.run_id, call, done=done, by="person"),  # type: ignore[misc]
             )
+
+    async def _see_to(self, message: str) -> None:
+        """A message is dead: it is tried again, or given up."""
+        self.world.reached.sometimes("letter.dead")
+        action = "drop" if not self.healing and self.world.chance.random() < 0.2 else "requeue"
+        await self._tolerant(
+            f"{action} {message}", lambda runtime: runtime.decide_post(message, action, by="person", reason="looked at it")
+        )
 
     def _is_quiet(self, watched: Watched) -> bool:
         """Whether nothing of a run is on its way to a provider."""

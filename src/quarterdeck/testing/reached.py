@@ -78,6 +78,10 @@ DECLARED: dict[str, str] = {
     "venture.stuck": "something could not be undone, and a person let the run go on",
     "venture.told": "a workflow took a message",
     "venture.child": "a workflow's child has ended",
+    "letter.repeated": "a message arrived once more, because its answer was lost",
+    "letter.dead": "a message was attempted too often, or refused, and stopped its lane until a person decided",
+    "letter.dropped": "a person gave a message up",
+    "letter.withdrawn": "a message of a cancelled run was withdrawn before anybody had begun to deliver it",
 }
 """Every situation by name, with what it means."""
 
@@ -87,6 +91,7 @@ RARE = frozenset(
         *("effect.key_expired", "approval.after_crash", "breaker.open", "approval.digest_differs", "effect.perform_by"),
         *("effect.asked_not_done", "receipt.late_used", "crash.open.reconcilable", "crash.open.other", "calls.repetition"),
         *("clock.stepped", "cancel.waiting", "calls.unknown_tool", "crash.start", "machine.slept", "owner.paused"),
+        *("letter.dropped", "letter.withdrawn"),
         *("switch.stopped_retry", "calls.garbage", "calls.schema", "effect.late", "crash.open.read", "crash.open.idempotent"),
     }
 )

@@ -136,6 +136,11 @@ class Scenario(msgspec.Struct, frozen=True):
         """Whether workflows are among the runs."""
         return any(order.venture is not None for order in self.orders)
 
+    @property
+    def letters(self) -> bool:
+        """Whether messages leave through the outbox."""
+        return any(order.venture is not None and publishes(order.venture) for order in self.orders)
+
 
 TOOLS = ("lookup", "note", "ship", "pay", "mail")
 """The simulated tools: a read, an idempotent write, an idempotent external one that can be asked, a reconcilable one, any other."""
@@ -144,6 +149,8 @@ LEAVES = ("lookup", "note", "note", "ship", "ship", "pay", "mail", "compute", "s
 """What the programs of simulated workflows do."""
 FORMS = ("seq", "par", "saga", "saga", "try", "nest")
 """How they put it together."""
+TOPIC = "letters"
+"""The topic of simulated messages; ``publish`` in a program lets one leave."""
 VENTURE = "venture"
 """The route of simulated workflows."""
 
@@ -181,6 +188,8 @@ def draw(seed: int) -> Scenario:
             agents = (asking, *agents[1:])
     if not crowded:
         orders = _with_ventures(random.Random(f"ventures/{seed}"), orders, span_s)
+        if not any(order.venture is not None for order in orders):
+            orders = _with_letters(random.Random(f"letters of {seed}"), orders, span_s)
     return Scenario(
         seed=seed,
         quiesced=quiesced,
@@ -210,6 +219,34 @@ def _with_ventures(chance: random.Random, orders: tuple[Order, ...], span_s: flo
         return orders
     ventures = [_venture_order(chance, index, span_s) for index in range(chance.choice((1, 2, 3)))]
     return (*orders[:3], *ventures)
+
+
+def _with_letters(chance: random.Random, orders: tuple[Order, ...], span_s: float) -> tuple[Order, ...]:
+    """In some of the others, workflows publish messages, a few keys between them."""
+    if chance.random() < 0.6:
+        return orders
+    writers = []
+    for index in range(chance.choice((2, 3, 4))):
+        kinds = [chance.choice(("publish", "publish", "publish", "sleep", "note")) for _ in range(chance.choice((3, 5, 8)))]
+        parts = tuple([Venture(kind, chance.randint(1, 4)) for kind in kinds])
+        program = Venture(chance.choice(("seq", "seq", "par")), 0, parts)
+        writer = Order(
+            f"l{index}",
+            chance.random() * span_s * 0.3,
+            VENTURE,
+            chance.choice(("t0", "t0", "t1")),
+            cancel_after_s=chance.random() * chance.choice((2.0, 20.0)) if chance.random() < 0.3 else None,
+            twice=chance.random() < 0.1,
+            venture=program,
+            cancel_mode=chance.choice((None, CancelMode.DRAIN, CancelMode.STOP)),
+        )
+        writers.append(writer)
+    return (*orders[:2], *writers)
+
+
+def publishes(program: Venture) -> bool:
+    """Whether a program publishes messages."""
+    return program.kind == "publish" or any(publishes(part) for part in program.parts)
 
 
 def _venture_order(chance: random.Random, index: int, span_s: float) -> Order:

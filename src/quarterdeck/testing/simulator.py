@@ -58,14 +58,14 @@ def simulate(seed: int, mutants: Sequence[Plant] = ()) -> Report:
 
 def _policy_of(deck: Quarterdeck) -> PolicyEngine:
     """The compiled policies of a deck; compiled once for all simulations, because an engine never changes."""
-    key = (tuple(deck.policies.items()), tuple(deck.agents))
+    key = (tuple(deck.policies.items()), tuple(deck.agents), tuple(deck.tools))
     if key not in _engines:
         _engines[key] = _compile(deck)
     return _engines[key]
 
 
 _compile = wiring.policy_of
-_engines: dict[tuple[object, object], PolicyEngine] = {}
+_engines: dict[object, PolicyEngine] = {}
 
 
 class Simulation:
@@ -126,6 +126,7 @@ class Simulation:
             replays(self.oracle.violated, self.oracle.runs, serving[0].replay)
         await self.owners.stop()
         self.people.leave()
+        self.owners.letterbox.judge(self.oracle.runs, healthy=not self.oracle.violations)
         judge_end(self.oracle, self.world, self.people.acknowledged)
 
     async def _watch(self, seconds: float, errands: Sequence[asyncio.Future[None]]) -> None:
@@ -134,8 +135,12 @@ class Simulation:
         while self.clock.monotonic_s() < until_s:
             await self.clock.sleep(1.0)
             self.owners.supervise()
-            if self.oracle.violations or (all(task.done() for task in errands) and self.oracle.finished and self.world.quiet):
+            if self.oracle.violations or (all(task.done() for task in errands) and self.oracle.finished and self._quiet):
                 return
+
+    @property
+    def _quiet(self) -> bool:
+        return self.world.quiet and self.owners.letterbox.quiet
 
     async def _misfortunes(self) -> None:
         """What befalls the machine: processes stand still, clocks are set, the machine sleeps."""
@@ -178,6 +183,9 @@ class Simulation:
         )
 
 
+_RELAY = "quarterdeck.dispatch.relay"
+
+
 class _Listener(logging.Handler):
     """An error that the runtime logs is a violation: it met something that it was not made for."""
 
@@ -188,6 +196,8 @@ class _Listener(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Note it, unless a dead process says it."""
         process = current()
+        if record.name == _RELAY and str(record.msg).startswith("message %s"):
+            return  # it is for a person to see, who does
         if not self._oracle.closing and (process is None or not process.dead):
             error = record.exc_info[1] if record.exc_info else None
             self._oracle.violated("runtime", f"{record.getMessage()} {error!r}" if error else record.getMessage())

@@ -15,7 +15,7 @@ from quarterdeck.app.deck import Quarterdeck
 from quarterdeck.engine.workflows.context import Context
 from quarterdeck.engine.workflows.errors import Denied, StepFailed
 from quarterdeck.testing.processes import current
-from quarterdeck.testing.scenario import VENTURE, Scenario, Venture
+from quarterdeck.testing.scenario import TOPIC, VENTURE, Scenario, Venture
 from quarterdeck.testing.world import UNDO, World, for_ever
 
 UNDONE_BY = {"note": f"note{UNDO}", "ship": f"ship{UNDO}"}
@@ -44,7 +44,8 @@ def declare(deck: Quarterdeck, scenario: Scenario, world: World) -> None:
     async def venture(ctx: Context, told: Told) -> object:
         return await _execute(ctx, compute, told.label, told.program, told.path, "")
 
-    deck.workflow(VENTURE, tools=("lookup", "note", "ship", "pay", "mail"))(venture)
+    letters = (f"publish.{TOPIC}",) if scenario.letters else ()
+    deck.workflow(VENTURE, tools=("lookup", "note", "ship", "pay", "mail", *letters))(venture)
     deck.compensations.update(UNDONE_BY)
     route = deck.routes[VENTURE]
     deck.routes[VENTURE] = msgspec.structs.replace(route, approval_timeout_s=scenario.agents[0].approval_timeout_s)
@@ -111,6 +112,8 @@ async def _leaf(ctx: Context, compute: Function, label: str, program: Venture, p
             return await ctx.signal(NEWS, timeout=60.0)
         case "approve":
             return (await ctx.approve("look", {"at": path}, timeout=30.0 * (1 + number % 3), on_timeout="deny")).require().outcome
+        case "publish":
+            return await ctx.publish(TOPIC, {"at": path}, key=("", "k1", "k2")[number % 3])
         case "model":
             return await ctx.model("small", msgspec.json.encode({"label": label}).decode(), max_output_tokens=60)
         case _:

@@ -55,6 +55,8 @@ async def look(held: Held, recording: Recording, waiting: Waiting, tasks: Contai
     held.escalate(now_us)
     stop = stopped(state, now_us)
     for call, (_, step) in list(waiting.items()):
+        if held.sequencer.intending:
+            return  # what is noted now is told later: looked at again, it would be answered, or taken, twice
         due_us = recording.due_us.get(call)
         is_due = due_us is not None and now_us >= due_us
         code = None if step.undoes else stop
