@@ -85,7 +85,7 @@ LETTER_MUTANTS: tuple[RuntimeMutant, ...] = (
         "what is noted while a step commits by itself is looked at again",
         9,
         "I14",
-        ("engine.workflows.driving:_Driver.round", "await self.held.sequencer.certain()", "pass"),
+        ("engine.workflows.driving:_Driver.round", "if self.held.sequencer.intending:", "if False:"),
         ("engine.workflows.waiting:look", "if held.sequencer.intending:", "if False:"),
     ),
 )

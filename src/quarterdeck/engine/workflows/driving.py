@@ -112,8 +112,8 @@ class _Driver:
             if self.held.state.open and (rest := await recover(self.held, tuple(self.held.state.open))) is not None:
                 return rest
             self.recovered = True
-        await self.held.sequencer.certain()  # a step of ours may commit on its own; what it has noted is answered already
-        if recording.arrivals:
+        if self.held.sequencer.intending:  # a step commits by itself: what was noted meanwhile is told first
+            await self.held.sequencer.certain()
             return None
         await waiting.look(self.held, recording, play.waiting, self.tasks, raises=self.program.raises)
         if recording.arrivals:
