@@ -53,8 +53,8 @@ def seeds_to_find(planted: Plant, seeds: Sequence[int]) -> int | None:
 
 
 def with_ventures(count: int) -> list[int]:
-    """The first seeds whose simulations have workflows among their runs."""
-    return list(islice((seed for seed in itertools.count(1) if draw(seed).ventures), count))
+    """The first seeds whose simulations have workflows of every kind among their runs."""
+    return list(islice((seed for seed in itertools.count(1) if draw(seed).ventures and not draw(seed).letters), count))
 
 
 def with_letters(count: int) -> list[int]:
