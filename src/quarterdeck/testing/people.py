@@ -172,9 +172,7 @@ class People:
         if state.status is not Status.WAITING:
             return
         if any(mark.kind is StepKind.STUCK for mark in state.calls.values()):
-            hopeless = (
-                state.resumes >= TRIES
-            )  # a shared account has nothing left, say: what cannot be undone here is undone there
+            hopeless = state.resumes >= TRIES and _lacks_budget(watched)
             by_hand = hopeless or (not self.healing and self.world.chance.random() < 0.1)
             by_hand = by_hand and self._is_quiet(watched)
             self.world.reached.sometimes("venture.stuck")
@@ -221,6 +219,13 @@ class People:
         """Nobody watches any more."""
         for task in self._followers:
             task.cancel()
+
+
+def _lacks_budget(watched: Watched) -> bool:
+    """Whether something cannot be undone because a shared account has nothing left; nobody raises those here."""
+    stuck = [call for call, mark in watched.state.calls.items() if mark.kind is StepKind.STUCK]
+    known = watched.venture.steps if watched.venture is not None else {}
+    return any(b'"code":"budget.' in known[call][1] for call in stuck if call in known)
 
 
 def _submit(runtime: Runtime, order: Order) -> Coroutine[Any, Any, RunHandle]:
