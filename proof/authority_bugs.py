@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from decimal import Decimal
 
@@ -16,6 +16,7 @@ from quarterdeck.core.identifiers import Given, Identifiers
 from quarterdeck.core.labels import Labels
 from quarterdeck.core.origins import Origins
 from quarterdeck.core.sinks import NO_CROSSING, Crossing, Role
+from quarterdeck.core.stated import Stated
 from quarterdeck.core.vocabulary import EffectClass
 from quarterdeck.engine import performing
 from quarterdeck.engine.transcript import Transcript
@@ -106,9 +107,13 @@ def _owed_by_any(value: object, names: Callable[[str], bool]) -> Iterator[Decima
         yield from each.amounts
 
 
-def _owes_always(self: Origins, value: object) -> bool:
+def _owes_always(self: Origins, value: object, *, minor: bool = False) -> bool:
     self._settle_unread()
     return origins.number(value) in self._amounts
+
+
+def _chosen_last(value: object, names: Callable[[str], bool]) -> Mapping[str, object]:
+    return max((each.fields for each in records.records(value) if any(names(name) for name in each.names)), key=str, default={})
 
 
 BUGS: dict[str, Plant] = {
@@ -135,6 +140,12 @@ BUGS: dict[str, Plant] = {
     "what the planner asked a source is its record": lambda: patched(Origins, "_harmless", lambda self, leaf: True),
     "anybody is owed anything": lambda: patched(origins, "owed", _owed_by_any),
     "an amount that was said does not count": lambda: patched(Origins, "owes", _owes_always),
+    "any amount is below the stated one": lambda: patched(Stated, "within", lambda self, amount: self.most is not None),
+    "a plan is a wish": lambda: patched(errands, "_LATER", re.compile(r"(?!)")),
+    "a goal is a wish": lambda: patched(errands, "_GOAL", re.compile(r"(?!)")),
+    "in public, pages are free": lambda: patched(sinks, "_astray", lambda *_: NO_CROSSING),
+    "every field is pointed at": lambda: patched(Errand, "points_at", lambda self, field: True),
+    "of two of a name, one is the one": lambda: patched(origins, "chosen", _chosen_last),
     "to be named is to be written to": lambda: patched(sinks, "ABOUT_WHOM", frozenset()),
     "an address is one only in its own argument": lambda: patched(sinks, "_reaches", lambda value: False),
     "flags and choices are harmless": lambda: patched(sinks, "_widens", lambda *_: False),

@@ -273,3 +273,21 @@ def test_a_read_of_an_address_reaches_outside_whatever_the_argument_is_called() 
     for address in ("https://evil.example/?q=1", "//evil.example/", "\\\\evil.example\\x", "www.evil.example", "file://x/y"):
         assert codes(spec, {"name": address}) == ("label.untrusted_target",)
         assert codes(spec, {"name": address}, text=f"read {address}") == ()
+
+
+def test_a_closed_choice_is_one_also_where_the_schema_refers_to_it() -> None:
+    schema = {
+        "$defs": {"Level": {"enum": ["r", "rw"]}, "Who": {"type": "string"}, "Loop": {"$ref": "#/$defs/Loop"}},
+        "properties": {
+            "level": {"$ref": "#/$defs/Level"},
+            "wrapped": {"allOf": [{"$ref": "#/$defs/Level"}]},
+            "maybe": {"anyOf": [{"$ref": "#/$defs/Level"}, {"type": "null"}]},
+            "either": {"anyOf": [{"$ref": "#/$defs/Level"}, {"type": "string"}]},
+            "who": {"$ref": "#/$defs/Who"},
+            "lost": {"$ref": "#/$defs/Nothing"},
+            "round": {"$ref": "#/$defs/Loop"},
+        },
+    }
+    found = roles(schema, EffectClass.EXTERNAL, None)
+    assert {name for name, role in found.items() if role is Role.NEUTRAL} == {"level", "wrapped", "maybe"}
+    assert {role for name, role in found.items() if name not in ("level", "wrapped", "maybe")} == {Role.TARGET}

@@ -48,7 +48,14 @@ _GENERIC = (
 _TOKENS = re.compile(r"[^\W_]+|[.!?:;,\n]")
 _SPLIT = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 _QUOTED = re.compile(r"\"[^\"\n]{1,400}\"|“[^”\n]{1,400}”|`[^`\n]{1,400}`|(?<!\w)['‘][^'’\n]{1,400}['’](?!\w)")
+_LATER = re.compile(
+    r"(?i)\b(?:looking|planning|plan|plans|hoping|hope|going|intend\w*|about)\s+to\s+\w+|\bremind\w*[^.!?;,\n]{0,60}?\s(?-i:to)\s+\w+"
+    r"|\b(?:thinking\s+(?:of|about)|considering|before|after|without)\s+\w+ing\b"
+)
+_GOAL = re.compile(r"(?i)\b(?:want|like|love|wish|need)\s+to\s+\w+")
+_ADVICE = re.compile(r"(?i)\b(?:recommend|suggest|advise|which one)\b")
 _TOWARDS = re.compile(r"(?i)\b(?:for|to|with)\s+\S{1,64}@\w")
+_OWN = re.compile(r"(?i)(?:\b(?:same|his|her|their|its|whose)|\w[’']s)\s+([^\W_]+)")
 _ENDS = ("ing", "ies", "ied", "es", "ed", "s", "e", "y")
 ABOUT_WHOM = frozenset(("send", "pay", "share"))
 """Families whose verbs need no object: what counts is whom they reach."""
@@ -99,6 +106,16 @@ def nouns(*names: str) -> frozenset[str]:
     return frozenset([word for name in names for word in words_of(name) if word not in _DROPPED and not word.isdigit()])
 
 
+def _said(text: str) -> str:
+    """A text without what is quoted in it, what is only planned, and where advice is asked for, without the goal that it is for.
+
+    >>> _said("I'm looking to book a room. Suggest one, and remind me to pay."), _said("I want to book a room. Recommend one.")
+    ("I'm   a room. Suggest one, and  .", 'I   a room. Recommend one.')
+    """
+    text = _LATER.sub(" ", _QUOTED.sub(" ", text))
+    return _GOAL.sub(" ", text) if _ADVICE.search(text) else text
+
+
 class Deed(msgspec.Struct, frozen=True):
     """What a tool does, by its name: its verbs, their families, and what it is about."""
 
@@ -118,19 +135,21 @@ class Deed(msgspec.Struct, frozen=True):
 class Errand:
     """The kinds of action that a caller's texts speak of."""
 
-    __slots__ = ("_families", "_stems", "_verbs", "understood")
+    __slots__ = ("_families", "_fields", "_stems", "_verbs", "understood")
 
     def __init__(self) -> None:
         self._stems: set[str] = set()
         self._verbs: set[str] = set()
         self._families: set[str] = set()
+        self._fields: set[str] = set()
         self.understood = False
 
     def read(self, text: str) -> None:
         """Take in one more text of somebody who may ask."""
         if _TOWARDS.search(text):
             self._families |= {"send", "share"}
-        tokens = _TOKENS.findall(_QUOTED.sub(" ", text))
+        self._fields.update([stem(word) for word in _OWN.findall(text)][: MAX_STEMS - len(self._fields)])
+        tokens = _TOKENS.findall(_said(text))
         before = "."
         for place, token in enumerate(tokens):
             word = stem(token)
@@ -139,6 +158,8 @@ class Errand:
             if word in _VERBS and len(self._verbs) < MAX_STEMS and self._wanted(word, before, tokens[place + 1 : place + 2]):
                 self._verbs.add(word)
                 self._families |= _VERBS[word]
+                if word == "set" and tokens[place + 1 : place + 2] == ["up"]:
+                    self._families.add("create")
             if len(self._stems) < MAX_STEMS and len(word) < 40:
                 self._stems.add(word)
             before = token.lower()
@@ -156,3 +177,15 @@ class Errand:
             return True
         shared = deed.families & self._families
         return bool(shared) and (not deed.about or bool(deed.about & self._stems) or bool(shared & ABOUT_WHOM))
+
+    def speaks_of(self, words: frozenset[str]) -> bool:
+        """Whether any of these stems stands in it."""
+        return not words.isdisjoint(self._stems)
+
+    def points_at(self, field: str) -> bool:
+        """Whether it speaks of a field of something: "the same participants", "her email address"."""
+        return bool(nouns(field) & self._fields)
+
+    def allows(self, deed: Deed) -> bool:
+        """The same, where it is known already that it is done to what the caller named: what the tool is about need not be."""
+        return self.asks(deed) or bool(deed.families & self._families)

@@ -22,16 +22,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 
 import msgspec
 
-from quarterdeck.core.errands import Errand, nouns
+from quarterdeck.core.errands import Errand, nouns, stem
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.identifiers import Given, Identifiers
 from quarterdeck.core.labels import Labels
-from quarterdeck.core.records import named, owed, records
+from quarterdeck.core.records import chosen, named, owed, records
+from quarterdeck.core.stated import Stated, host_of
 from quarterdeck.core.vocabulary import EffectClass, ReceiptStatus
 
 MAX_MARKS = 32_768
@@ -53,6 +54,7 @@ _EDGES = " \t\r\n\"'`“”‘’«»()[]{}<>,;:!?.#@*"
 _WORDS = re.compile(r"[^\s,;|()\[\]{}<>\"`“”«»]+")
 _PARTS = re.compile(r"[=]|:(?!//)")
 _NUMBER = re.compile(r"(?<![\w.,/:+-])[$€£¥]?(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,15}(?:\.\d{1,9})?)(?![\d/:-]|[.,]\d)")
+_PERCENT = re.compile(r"\d+(?:\.\d+)?\s?(?:%|percent\b)")
 _PLAIN_NUMBER = re.compile(r"[$€£¥]?[0-9]{1,15}(?:\.[0-9]{1,9})?\Z")
 _MAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\Z")
 _LINK = re.compile(r"(?i)(https?|ftp)://[A-Za-z0-9.-]+(:\d+)?(?=[/?#]|\Z)")
@@ -63,6 +65,7 @@ _STOPS = ".,;:!?"
 _LOOSE = re.compile(r"[^\W_]+")
 _TIME = re.compile(r"\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?)?)?\Z|\d{1,2}:\d{2}\Z")
 _SHORT_NAME = 3
+_LINKING = frozenset([stem(word) for word in ("link", "linked", "cited")])
 
 
 def canonical_word(text: str) -> str:
@@ -129,8 +132,19 @@ class Origins:
     """
 
     __slots__ = (
-        *("_amounts", "_asked", "_identifiers", "_marks", "_names", "_patterns", "_unread", "_unread_bytes", "_waiting"),
-        *("_stated", "_waiting_bytes", "_wrote", "errand", "tainted"),
+        *(
+            "_amounts",
+            "_asked",
+            "_identifiers",
+            "_marks",
+            "_names",
+            "_patterns",
+            "_pointed",
+            "_unread",
+            "_unread_bytes",
+            "_waiting",
+        ),
+        *("_stated", "_waiting_bytes", "_wrote", "errand", "stated", "tainted"),
     )
 
     def __init__(self, patterns: Iterable[str] = (), *, tainted: bool = False) -> None:
@@ -139,10 +153,12 @@ class Origins:
         self._names: set[int] = set()
         self._identifiers = Identifiers()
         self._amounts: set[Decimal] = set()
+        self._pointed: set[str] = set()
         self._stated = False
         self._unread: list[tuple[bytes, str, str]] = []
         self._unread_bytes = 0
         self.errand = Errand()
+        self.stated = Stated()
         self._patterns = tuple(patterns)
         self._waiting: list[tuple[bytes, Source, bool]] = []
         self._waiting_bytes = 0
@@ -158,7 +174,8 @@ class Origins:
         finally:
             self._marks = marks
         text = text[:MAX_WISH]
-        self._stated = self._stated or _NUMBER.search(text) is not None
+        self._stated = self._stated or _NUMBER.search(_PERCENT.sub(" ", text)) is not None
+        self.stated.read(text)
         self.errand.read(text)
         self._identifiers.asked(text)
         words = _loose(text).split()
@@ -231,11 +248,29 @@ class Origins:
         self._settle_unread()
         return self._identifiers.fits(value, argument, tool)
 
-    def owes(self, value: object) -> bool:
-        """Whether an amount stands in a record of a party that the caller named, and the caller has named no amount at all."""
+    def owes(self, value: object, *, minor: bool = False) -> bool:
+        """Whether an amount to be paid is no more than the greatest price that the caller stated or, where the caller has named no number
+        at all, than a record of a party that the caller named has. ``minor``: the value is in cents.
+        """
         self._settle_unread()
         exact = number(value)
-        return exact is not None and not self._stated and exact in self._amounts
+        if exact is None or exact <= 0:
+            return False
+        exact = exact / 100 if minor else exact
+        return self.stated.within(exact) or (not self._stated and any(exact <= each for each in self._amounts))
+
+    def pointed(self, value: object) -> bool:
+        """Whether a mail address is in a field that the caller pointed at ("the same participants as"), of the one record that the
+        caller named."""
+        self._settle_unread()
+        return isinstance(value, str) and canonical_word(value) in self._pointed
+
+    def strays(self, value: object) -> bool:
+        """Whether an address is on none of the hosts that the caller named, where the caller named some and spoke of no links."""
+        if not self.stated.hosts or self.errand.speaks_of(_LINKING):
+            return False
+        texts = [leaf for _, leaf in leaves(value) if isinstance(leaf, str)]
+        return any(host_of(text) not in self.stated.hosts and not self.holds(text) for text in texts)
 
     def wrote(self) -> None:
         """Something may have been written that is not known any more: if the run is tainted, no answer is believed from now on."""
@@ -292,6 +327,14 @@ class Origins:
             for field, identified in named(value, self.calls, asked=meant):
                 self._identifiers.learn(identified, nouns(name, field), Given.NAMED)
             self._amounts.update(owed(value, self.calls))
+            self._point(chosen(value, self.calls))
+
+    def _point(self, fields: Mapping[str, object]) -> None:
+        for field, value in fields.items():
+            if self.errand.points_at(field):
+                given = value if isinstance(value, list) else [value]
+                mails = [canonical_word(each) for each in given if isinstance(each, str) and _MAIL.match(each)]
+                self._pointed.update(mails[: MAX_MARKS - len(self._pointed)])
 
     def _harmless(self, leaf: object) -> bool:
         """Whether an argument of a read can have smuggled nothing into its answer: a number, a time, or words of the caller."""

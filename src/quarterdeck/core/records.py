@@ -12,7 +12,7 @@ values under ``id`` and the like. JSON inside a text has authors of its own and 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 
 import msgspec
@@ -34,7 +34,8 @@ def _stems(words: str) -> frozenset[str]:
 _NAMING = _stems("name title filename path subject slug summary")
 _PARTIES = _stems("name recipient sender payee payer merchant vendor company counterparty account iban customer")
 _IDENTIFYING = _stems("id uid uuid key number nr no ref code")
-_MONEY = _stems("amount price total sum cost fee cents")
+_MONEY = _stems("amount price total sum cost fee cents minor")
+_MINOR = _stems("cents minor")
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -44,6 +45,7 @@ class Record(msgspec.Struct, frozen=True):
     names: tuple[str, ...] = ()
     amounts: tuple[Decimal, ...] = ()
     parties: tuple[str, ...] = ()
+    fields: Mapping[str, object] = {}
 
 
 def identifier(value: object) -> str:
@@ -89,10 +91,10 @@ def _record(item: dict[str, object]) -> Record:
                 parties.append(value)
         if last in _MONEY and isinstance(value, int | float) and not isinstance(value, bool):
             try:
-                amounts.append(Decimal(str(value)))
+                amounts.append(Decimal(str(value)) / (100 if last in _MINOR else 1))
             except InvalidOperation:
                 continue
-    return Record(tuple(identifiers), tuple(names), tuple(amounts), tuple(parties))
+    return Record(tuple(identifiers), tuple(names), tuple(amounts), tuple(parties), item)
 
 
 def named(value: object, names: Callable[[str], bool], *, asked: bool) -> Iterator[tuple[str, str]]:
@@ -112,6 +114,12 @@ def named(value: object, names: Callable[[str], bool], *, asked: bool) -> Iterat
     for each in bearing:
         if any(count[name.casefold()] == 1 and names(name) for name in each.names):
             yield from each.identifiers
+
+
+def chosen(value: object, names: Callable[[str], bool]) -> Mapping[str, object]:
+    """The fields of the one record that the caller named, by a name that no other record here has; nothing if it is not one."""
+    bearing = [each for each in records(value) if each.names and any(names(name) for name in each.names)]
+    return bearing[0].fields if len(bearing) == 1 else {}
 
 
 def owed(value: object, names: Callable[[str], bool]) -> Iterator[Decimal]:

@@ -63,6 +63,7 @@ _REACHING = _words("url urls uri uris href link links endpoint host hostname dom
 _WIDE = _words("public anyone everyone everybody world owner admin administrator root superuser")
 _TIME_FORMATS = frozenset({"date", "time", "date-time", "duration"})
 _REACHING_FORMATS = frozenset({"uri", "url", "iri", "hostname", "idn-hostname", "uri-reference", "ipv4", "ipv6"})
+_HOPS = 8
 _SPLIT = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -71,7 +72,7 @@ def roles(schema: Mapping[str, object], effect: EffectClass, declared: tuple[str
     properties = schema.get("properties")
     if not isinstance(properties, Mapping):
         return dict.fromkeys(declared or (), Role.TARGET)
-    return {str(name): _role(str(name), part, effect, declared) for name, part in properties.items()}
+    return {str(name): _role(str(name), _followed(part, schema), effect, declared) for name, part in properties.items()}
 
 
 def _role(name: str, part: object, effect: EffectClass, declared: tuple[str, ...] | None) -> Role:
@@ -86,7 +87,7 @@ def _role(name: str, part: object, effect: EffectClass, declared: tuple[str, ...
     if effect is EffectClass.READ:
         reaches = bool(_REACHING.intersection(words)) or shape.get("format") in _REACHING_FORMATS
         return Role.TARGET if reaches and "boolean" not in kinds else Role.NEUTRAL
-    if "enum" in shape or "const" in shape or kinds == {"boolean"}:
+    if _closed(shape) or kinds == {"boolean"}:
         return Role.NEUTRAL
     if shape.get("format") in _TIME_FORMATS or last in _TIMES:
         return Role.NEUTRAL
@@ -95,6 +96,38 @@ def _role(name: str, part: object, effect: EffectClass, declared: tuple[str, ...
     if last in _MONEY:
         return Role.AMOUNT
     return Role.CONTENT if last in _PROSE else Role.TARGET
+
+
+def _followed(part: object, schema: Mapping[str, object]) -> object:
+    """A part of a schema, or what it refers to within the same schema; of a choice between parts, each."""
+    for _ in range(_HOPS):
+        if not isinstance(part, Mapping):
+            return part
+        one = part.get("allOf")
+        to = part.get("$ref")
+        if isinstance(one, list) and len(one) == 1:
+            part = one[0]
+        elif isinstance(to, str) and to.startswith("#/"):
+            part = schema
+            for step in to[2:].split("/"):
+                part = part.get(step) if isinstance(part, Mapping) else None
+        else:
+            break
+    if not isinstance(part, Mapping):
+        return part
+    each = {
+        word: [_followed(branch, schema) if isinstance(branch, Mapping) and "$ref" in branch else branch for branch in branches]
+        for word in ("anyOf", "oneOf")
+        if isinstance(branches := part.get(word), list)
+    }
+    return {**part, **each}
+
+
+def _closed(shape: Mapping[str, object]) -> bool:
+    """Whether an argument is one of a closed list, or nothing."""
+    branches = next((shape[word] for word in ("anyOf", "oneOf") if isinstance(shape.get(word), list)), [shape])
+    given = [each for each in branches if not (isinstance(each, Mapping) and each.get("type") == "null")]  # type: ignore[attr-defined]
+    return bool(given) and all(isinstance(each, Mapping) and ("enum" in each or "const" in each) for each in given)
 
 
 def _split(name: str) -> list[str]:
@@ -179,11 +212,11 @@ def crossing(sinks: Sinks, arguments: object, labels: Labels, origins: Origins |
     It does where every target and amount stands in it, and prose brings no links that do not. Without any target, all prose has to; of a
     write, which stays inside, some of it (the title of a note is the caller's, its text the model's).
     """
-    if not labels.untrusted or not (sinks.sensitive or labels.sensitive):
-        return NO_CROSSING
     reads = sinks.effect is EffectClass.READ
-    if not sinks.outward and not (reads and _reaches(arguments)):
+    if not labels.untrusted or (not sinks.outward and not (reads and _reaches(arguments))):
         return NO_CROSSING
+    if not (sinks.sensitive or labels.sensitive):
+        return _astray(sinks, arguments, origins)
     values = arguments if isinstance(arguments, dict) else {"": arguments}
     trusted = origins or _NOTHING_TRUSTED
     codes: dict[str, None] = {}
@@ -211,6 +244,15 @@ def crossing(sinks: Sinks, arguments: object, labels: Labels, origins: Origins |
                 codes[code] = blamed[name] = None
     _judge_prose(sinks, prose, trusted, aimed, codes, blamed, secret=labels.confidentiality is Confidentiality.SECRET)
     return Crossing(tuple(codes), tuple(blamed))
+
+
+def _astray(sinks: Sinks, arguments: object, origins: Origins | None) -> Crossing:
+    """Where nothing sensitive was read, what may leave is the request itself: a caller who named pages has said where it may go."""
+    if sinks.effect is not EffectClass.READ or origins is None or not isinstance(arguments, dict):
+        return NO_CROSSING
+    reached = [name for name, value in arguments.items() if sinks.roles.get(name) is Role.TARGET or _reaches(value)]
+    stray = tuple([name for name in reached if origins.strays(arguments[name])])
+    return Crossing(("label.untrusted_target",), stray) if stray else NO_CROSSING
 
 
 def _reaches(value: object) -> bool:
@@ -261,7 +303,7 @@ def _linked(value: object, trusted: Origins) -> bool:
 
 
 def _titled(trusted: Origins, value: object) -> bool:
-    return trusted.holds(value) or (isinstance(value, str) and trusted.calls(value))
+    return trusted.holds(value) or (isinstance(value, str) and (trusted.calls(value) or trusted.stated.fills(value)))
 
 
 def _parts(leaf: str) -> list[str]:
@@ -277,10 +319,11 @@ def _doubt(name: str, leaf: object, role: Role, sinks: Sinks, trusted: Origins) 
     if role is Role.AMOUNT:
         if leaf == 1 and _COUNTED.intersection(_split(name)):
             return ""
-        cents = name.lower().endswith(("cents", "minor")) and isinstance(leaf, int) and leaf % 100 == 0
-        if trusted.holds(leaf) or (cents and isinstance(leaf, int) and trusted.holds(leaf // 100)):
+        minor = name.lower().endswith(("cents", "minor"))
+        if trusted.holds(leaf) or (minor and isinstance(leaf, int) and leaf % 100 == 0 and trusted.holds(leaf // 100)):
             return ""
-        return "" if trusted.owes(leaf) and trusted.errand.asks(sinks.deed) else "label.untrusted_amount"
+        paid = "pay" in sinks.deed.families and not _COUNTED.intersection(_split(name)) and trusted.errand.asks(sinks.deed)
+        return "" if paid and trusted.owes(leaf, minor=minor) else "label.untrusted_amount"
     parts = _parts(leaf) if isinstance(leaf, str) else []
     if any(short(part) for part in parts):
         return next((code for part in parts if (code := _doubt(name, part, role, sinks, trusted))), "")
@@ -289,7 +332,9 @@ def _doubt(name: str, leaf: object, role: Role, sinks: Sinks, trusted: Origins) 
     found = trusted.identifies(leaf, name, sinks.name) if small or not trusted.asked(leaf) else Given.ASKED
     if found is Given.ASKED:
         return unasked if sinks.giving else ""
-    if found is Given.NAMED and wanted:
+    if wanted and "pay" not in sinks.deed.families and trusted.pointed(leaf):
+        return ""
+    if found is Given.NAMED and (wanted or trusted.errand.allows(sinks.deed)):
         return ""
     if found is Given.TOLD or (not small and trusted.holds(leaf)):
         return unasked
@@ -304,6 +349,7 @@ _LINKS = re.compile(
     r"|(?<![\w@./-])(?:[^\W_](?:[\w-]*[^\W_])?\.)+(?:xn--[a-z0-9-]+|[^\W\d_]{2,18})(?:[:/][^\s<>\"'`)\]]*)?(?![\w@-])"
     r"|(?<![\w@./-])(?:\d{1,3}\.){3}\d{1,3}[:/][^\s<>\"'`)\]]*"
     r"|\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}\b"
+    r"|(?<![\w-])\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}(?![\w-])"
 )
 _ADDRESS = re.compile(r"(?i)\s*(?:[a-z][a-z0-9+.-]*:)?[/\\]{2}|\s*(?:https?|ftp|wss?):|\s*www\.")
 _SEPARATORS = re.compile(r"[,;]")
@@ -313,7 +359,7 @@ _FILES = _words(
 )
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}|(?:[0-9a-fA-F]{2}){8,}")
 _SHORTEST_ENCODED = 16
-_ACCOUNT = re.compile(r"(?i)\b[A-Z]{2}\d{2}")
+_ACCOUNT = re.compile(r"(?i)\b[A-Z]{2}\d{2}|\d{4}[ -]\d{4}[ -]\d{4}")
 _DOTS = str.maketrans({"\u3002": ".", "\u2024": ".", "\u2044": "/", "\u2215": "/", "\u29f8": "/", "\u2236": ":", "\ua789": ":"})
 _DISGUISES = (("[.]", "."), ("(.)", "."), ("[dot]", "."), ("(dot)", "."), ("hxxp", "http"), ("[:]", ":"))
 MAX_PROSE = 65_536
@@ -325,7 +371,7 @@ MAX_DECODED = 64
 
 
 def links(text: str) -> Iterator[str]:
-    """Every web address and bank account in a text, also where it is disguised or encoded.
+    """Every web address, bank account and card number in a text, also where it is disguised or encoded.
 
     >>> list(links("see https://a.example/x and hxxps://b[.]example, not notes.txt"))
     ['https://a.example/x', 'https://b.example']
