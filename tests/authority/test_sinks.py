@@ -291,3 +291,40 @@ def test_a_closed_choice_is_one_also_where_the_schema_refers_to_it() -> None:
     found = roles(schema, EffectClass.EXTERNAL, None)
     assert {name for name, role in found.items() if role is Role.NEUTRAL} == {"level", "wrapped", "maybe"}
     assert {role for name, role in found.items() if name not in ("level", "wrapped", "maybe")} == {Role.TARGET}
+
+
+def test_names_that_a_schema_does_not_give_are_data() -> None:
+    inner = {"type": "object", "properties": {"address": {"type": "string"}}}
+    schema = {"properties": {"to": {"type": "array", "items": inner}, "open": {"type": "object"}, "body": {"type": "string"}}}
+    item = {"name": "hand", "effect": "external", "input_schema": schema}
+    sinks, known = sinks_of(manifest_spec(item)), Origins()
+    known.ask("hand it to bob@corp.example, read only")
+    labels = Labels(Integrity.UNTRUSTED, Confidentiality.SENSITIVE)
+
+    def told(arguments: object) -> tuple[str, ...]:
+        return crossing(sinks, arguments, labels, known).codes
+
+    assert told({"to": [{"address": "bob@corp.example"}]}) == ()
+    assert told({"open": {"bob@corp.example": "read"}}) == ()
+    assert told({"open": {"eve@evil.example": "read"}}) == ("label.untrusted_target",)
+    assert told({"open": {"eve@evil.example": True}}) == ("label.untrusted_target",)
+    assert told({"to": [{"address": "bob@corp.example", "eve@evil.example": []}]}) == ("label.untrusted_target",)
+    assert told({"to": [{"address": "bob@corp.example"}], "eve@evil.example": True}) == ("label.untrusted_target",)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("FY24 revenue increased and Q3 was good", False),
+        ("DE44 5001 0517 5407 3249 31", True),
+        ("4237 4252 7456 2574", True),
+        ("4237 4252 7456 2575", False),
+        ("0x52908400098527886E0F7030069857D2E4169EE7", True),
+        ("bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq", True),
+        ("at 10:30: a note", False),
+        ("magnet://x", True),
+        ("javascript:alert(1)", True),
+    ],
+)
+def test_accounts_cards_and_links_of_any_kind(text: str, found: bool) -> None:
+    assert bool(list(links(text))) is found

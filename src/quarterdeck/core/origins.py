@@ -59,6 +59,8 @@ _PLAIN_NUMBER = re.compile(r"[$€£¥]?[0-9]{1,15}(?:\.[0-9]{1,9})?\Z")
 _MAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\Z")
 _LINK = re.compile(r"(?i)(https?|ftp)://[A-Za-z0-9.-]+(:\d+)?(?=[/?#]|\Z)")
 _GROUPS = re.compile(r"[\s-]+")
+_GROUPED = re.compile(r"\w(?:[ -]?\w)*\Z")
+_BLANKS = 2
 _DIGITS = re.compile(r"\d")
 _MANY = 6
 _STOPS = ".,;:!?"
@@ -82,7 +84,7 @@ def canonical_word(text: str) -> str:
         return f"{user}@{domain.lower()}"
     link = _LINK.match(word)
     if link is not None:
-        word = (link[0].lower() + word[link.end() :]).rstrip("/")
+        word = (link[0].lower() + word[link.end() :]).removesuffix("/")
     return word
 
 
@@ -384,6 +386,8 @@ class Origins:
             return True
         if not isinstance(leaf, str):
             return False
+        if len(leaf) > len(leaf.strip()) + _BLANKS:
+            return False
         word = canonical_word(leaf)
         if not word or self._known(word, told) or any(_matches(pattern, word) for pattern in self._patterns):
             return True
@@ -391,12 +395,13 @@ class Origins:
             return False
         if word[0] in "#@" and self._known(word[1:], told):
             return True
-        if word[-1] in _STOPS and self._known(word.rstrip(_STOPS), told):
+        if word[-1] in _STOPS and self._known(word[:-1], told):
             return True
-        if _many_digits(word) and self._known(_GROUPS.sub("", word), told):
+        if _many_digits(word) and _GROUPED.match(word) and self._known(_GROUPS.sub("", word), told):
             return True
-        parts = [part for part in re.split(r"[,;]", leaf) if part.strip()]
-        return len(parts) > 1 and all(self._holds(part, told=told) for part in parts)
+        parts = re.split(r"[,;]", leaf)
+        parts = parts if parts[-1].strip() else parts[:-1]
+        return len(parts) > 1 and all(part.strip() and self._holds(part, told=told) for part in parts)
 
     def _known(self, word: str, told: bool) -> bool:
         return self._marked(hash(word), told)

@@ -150,7 +150,8 @@ def _kinds(shape: Mapping[str, object]) -> set[str]:
 class Sinks(msgspec.Struct, frozen=True):
     """What the gate has to know of one tool's reach; made once. ``sensitive``: to act through it is sensitive access by itself;
     ``giving``: it gives something to whom it reaches, so that to be named is not enough; ``listed``: whom it reaches is a list, so that
-    a call without one reaches nobody.
+    a call without one reaches nobody; ``fields``: every name that its schema gives to a field, so that other names are data;
+    ``closed``: the arguments that are one of a closed list.
     """
 
     roles: Mapping[str, Role]
@@ -158,6 +159,8 @@ class Sinks(msgspec.Struct, frozen=True):
     outward: bool
     sensitive: bool
     defaults: Mapping[str, object] = {}
+    fields: frozenset[str] = frozenset()
+    closed: frozenset[str] = frozenset()
     giving: bool = False
     name: str = ""
     deed: Deed = Deed(frozenset(), frozenset(), frozenset())
@@ -171,7 +174,7 @@ def sinks_of(spec: ToolSpec) -> Sinks:
     schema = msgspec.json.decode(spec.input_schema, type=dict[str, object])
     found = roles(schema, spec.effect, spec.sinks)
     if spec.effect is EffectClass.READ:
-        return Sinks(found, spec.effect, Role.TARGET in found.values(), sensitive=False, name=spec.name)
+        return Sinks(found, spec.effect, Role.TARGET in found.values(), sensitive=False, fields=_fields(schema), name=spec.name)
     inward = spec.effect is EffectClass.WRITE and spec.sinks == ()
     properties = schema.get("properties")
     defaults = {
@@ -179,12 +182,29 @@ def sinks_of(spec: ToolSpec) -> Sinks:
         for name, part in (properties.items() if isinstance(properties, dict) else ())
         if isinstance(part, dict) and "default" in part
     }
+    shapes = {str(name): _followed(part, schema) for name, part in properties.items()} if isinstance(properties, dict) else {}
+    closed = frozenset([name for name, shape in shapes.items() if isinstance(shape, Mapping) and _closed(shape)])
     sensitive = spec.touches is not Confidentiality.PUBLIC
     targets = [name for name, role in found.items() if role is Role.TARGET]
     listed = bool(targets) and isinstance(properties, dict) and all(_is_list(properties.get(name)) for name in targets)
     deed = Deed.of(spec.name)
     giving = spec.effect is not EffectClass.WRITE and bool(deed.families & ABOUT_WHOM)
-    return Sinks(found, spec.effect, not inward, sensitive, defaults, giving, spec.name, deed, listed)
+    return Sinks(found, spec.effect, not inward, sensitive, defaults, _fields(schema), closed, giving, spec.name, deed, listed)
+
+
+def _fields(schema: object) -> frozenset[str]:
+    """Every name of a field in a schema."""
+    found: set[str] = set()
+    stack = [schema]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Mapping):
+            properties = item.get("properties")
+            found.update(str(name) for name in properties) if isinstance(properties, Mapping) else None
+            stack.extend(item.values())
+        elif isinstance(item, list | tuple):
+            stack.extend(item)
+    return frozenset(found)
 
 
 def _is_list(shape: object) -> bool:
@@ -222,18 +242,23 @@ def crossing(sinks: Sinks, arguments: object, labels: Labels, origins: Origins |
     codes: dict[str, None] = {}
     blamed: dict[str, None] = {}
     aimed = False
-    prose: list[tuple[str, object]] = []
+    prose: list[tuple[str, list[object]]] = []
+    loose: list[tuple[str, list[object]]] = []
     for name, value in values.items():
         role = sinks.roles.get(name, Role.NEUTRAL if reads else Role.TARGET)
         if reads and role is Role.NEUTRAL and _reaches(value):
             role = Role.TARGET
         if not reads and _widens(name, value, trusted):
             codes["label.untrusted_target"] = blamed[name] = None
-        given = [leaf for _, leaf in leaves(value) if leaf is not None and leaf != "" and not isinstance(leaf, bool)]
-        if not given or role is Role.NEUTRAL or (name in sinks.defaults and sinks.defaults[name] == value):
+        given = [*_names(name, value, sinks), *_said(value)]
+        if not given or (name in sinks.defaults and sinks.defaults[name] == value):
+            continue
+        if role is Role.NEUTRAL:
+            if name not in sinks.closed:
+                loose.append((name, [leaf for leaf in given if not _harmless(leaf)]))
             continue
         if role is Role.CONTENT:
-            prose.append((name, value))
+            prose.append((name, given))
             continue
         aimed = True
         if len(given) > MAX_TARGETS:
@@ -242,8 +267,40 @@ def crossing(sinks: Sinks, arguments: object, labels: Labels, origins: Origins |
         for leaf in given:
             if code := _doubt(name, leaf, role, sinks, trusted):
                 codes[code] = blamed[name] = None
-    _judge_prose(sinks, prose, trusted, aimed, codes, blamed, secret=labels.confidentiality is Confidentiality.SECRET)
+    secret = labels.confidentiality is Confidentiality.SECRET
+    _judge_prose(sinks, prose, trusted, aimed, codes, blamed, secret=secret)
+    for name, rest in loose if not reads else ():
+        if _linked(rest, trusted):
+            codes["label.untrusted_link"] = blamed[name] = None
+        elif secret and not trusted.asked(rest):
+            codes["label.secret_content"] = blamed[name] = None
     return Crossing(tuple(codes), tuple(blamed))
+
+
+def _said(value: object) -> list[object]:
+    """Every value that says something: no flag, nothing empty."""
+    return [leaf for _, leaf in leaves(value) if leaf is not None and leaf != "" and not isinstance(leaf, bool)]
+
+
+def _names(name: str, value: object, sinks: Sinks) -> list[object]:
+    """The names in an argument, and its own, that its schema does not give: whoever chose them has written them."""
+    found: list[object] = [] if not sinks.roles or name in sinks.roles else [name]
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            found.extend([key for key in item if key not in sinks.fields])
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+    return found
+
+
+def _harmless(leaf: object) -> bool:
+    """Whether a value of a neutral argument says nothing: a time, a small number, a single word of a closed list."""
+    if isinstance(leaf, str):
+        return _MOMENT.match(leaf) is not None
+    return isinstance(leaf, int | float) and abs(leaf) < _SMALL
 
 
 def _astray(sinks: Sinks, arguments: object, origins: Origins | None) -> Crossing:
@@ -273,7 +330,7 @@ def _widens(name: str, value: object, trusted: Origins) -> bool:
 
 def _judge_prose(
     sinks: Sinks,
-    prose: list[tuple[str, object]],
+    prose: list[tuple[str, list[object]]],
     trusted: Origins,
     aimed: bool,
     codes: dict[str, None],
@@ -282,7 +339,7 @@ def _judge_prose(
     secret: bool,
 ) -> None:
     inward = sinks.effect is EffectClass.WRITE or sinks.listed
-    own = inward and any(_titled(trusted, value) for _, value in prose)
+    own = inward and any(all(_titled(trusted, leaf) for leaf in value) for _, value in prose)
     for name, value in prose:
         if _linked(value, trusted):
             codes["label.untrusted_link"] = blamed[name] = None
@@ -344,12 +401,13 @@ def _doubt(name: str, leaf: object, role: Role, sinks: Sinks, trusted: Origins) 
 _NOTHING_TRUSTED = Origins(tainted=True)
 
 _LINKS = re.compile(
-    r"(?i)\b(?:https?|ftp|wss?):[/\\]*[^\s<>\"'`)\]]+|\bwww\.[^\s<>\"'`)\]]+"
+    r"(?i)\b(?:https?|ftp|wss?|javascript):[/\\]*[^\s<>\"'`)\]]+|\b[a-z][a-z0-9+.-]*://[^\s<>\"'`)\]]+|\bwww\.[^\s<>\"'`)\]]+"
     r"|(?<![\w@.:/-])[/\\]{2}[\w.-]+\.[\w-]{2,24}[^\s<>\"'`)\]]*"
-    r"|(?<![\w@./-])(?:[^\W_](?:[\w-]*[^\W_])?\.)+(?:xn--[a-z0-9-]+|[^\W\d_]{2,18})(?:[:/][^\s<>\"'`)\]]*)?(?![\w@-])"
+    r"|(?<![\w@./-])(?:[^\W_](?:[\w-]*[^\W_])?\.)+(?:xn--[a-z0-9-]+|[^\W\d_]{2,18})(?:[:/?][^\s<>\"'`)\]]*)?(?![\w@-])"
     r"|(?<![\w@./-])(?:\d{1,3}\.){3}\d{1,3}[:/][^\s<>\"'`)\]]*"
-    r"|\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}\b"
-    r"|(?<![\w-])\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}(?![\w-])"
+    r"|(?P<account>\b[A-Z]{2}\d{2}(?:[ .-]?[A-Z0-9]){11,30}\b)"
+    r"|\b(?:bc1[a-z0-9]{25,60}|[13][1-9a-z]{25,34}|0x[0-9a-f]{40})\b"
+    r"|(?P<card>(?<![\w.-])\d{4}(?:[ .-]{0,3}\d{4}){2}[ .-]{0,3}\d{1,7}(?!\w))"
 )
 _ADDRESS = re.compile(r"(?i)\s*(?:[a-z][a-z0-9+.-]*:)?[/\\]{2}|\s*(?:https?|ftp|wss?):|\s*www\.")
 _SEPARATORS = re.compile(r"[,;]")
@@ -359,8 +417,16 @@ _FILES = _words(
 )
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}|(?:[0-9a-fA-F]{2}){8,}")
 _SHORTEST_ENCODED = 16
-_ACCOUNT = re.compile(r"(?i)\b[A-Z]{2}\d{2}|\d{4}[ -]\d{4}[ -]\d{4}")
+_SPACES = re.compile(r"[ .-]")
+_HEAD, _FEWEST_DIGITS = 15, 8
+_SMALL = 1_000
+_MOMENT = re.compile(
+    r"(?i)(?:\d{4}-\d\d-\d\d)?[T ]?(?:\d{1,2}:\d\d(?::\d\d(?:\.\d{1,6})?)?(?: ?[ap]m)?)? ?(?:Z|[+-]\d\d:?\d\d)?\Z"
+)
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+_ACCOUNT = re.compile(r"(?i)\b[A-Z]{2}\d{2}|\d{4}[ .-]{0,3}\d{4}[ .-]{0,3}\d{4}|\b(?:bc1|[13][1-9a-z]{25}|0x[0-9a-f]{40})")
 _DOTS = str.maketrans({"\u3002": ".", "\u2024": ".", "\u2044": "/", "\u2215": "/", "\u29f8": "/", "\u2236": ":", "\ua789": ":"})
+_DOTS |= dict.fromkeys((0x2010, 0x2011, 0x2012, 0x2013, 0x2212), "-") | {0xE0000 + code: chr(code) for code in range(0x20, 0x7F)}
 _DISGUISES = (("[.]", "."), ("(.)", "."), ("[dot]", "."), ("(dot)", "."), ("hxxp", "http"), ("[:]", ":"))
 MAX_PROSE = 65_536
 """The longest text, in characters, that is searched for links. A longer one is taken to have some, unless all of it is trusted."""
@@ -379,13 +445,25 @@ def links(text: str) -> Iterator[str]:
     seen: set[str] = set()
     for form in _forms(text):
         for found in _found(form):
+            if not _plausible(found):
+                continue
             link = found[0].rstrip(".,;:!?")
             host = link.partition("/")[0]
-            if ":/" not in link and "/" not in link and host.rpartition(".")[2].lower() in _FILES:
+            if ":/" not in link and "/" not in link and "?" not in link and host.rpartition(".")[2].lower() in _FILES:
                 continue
             if link not in seen:
                 seen.add(link)
                 yield link
+
+
+def _plausible(found: re.Match[str]) -> bool:
+    """Whether what looks like an account or a card can be one: mostly digits, or with the check digit of cards."""
+    digits = [int(digit) for digit in found[0] if digit.isdecimal()]
+    if found.lastgroup == "account":
+        return sum(char.isdecimal() for char in _SPACES.sub("", found[0])[:_HEAD]) >= _FEWEST_DIGITS
+    if found.lastgroup == "card":
+        return (sum(digits[-1::-2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])) % 10 == 0
+    return True
 
 
 def _found(form: str) -> Iterator[re.Match[str]]:
@@ -394,7 +472,7 @@ def _found(form: str) -> Iterator[re.Match[str]]:
         yield from _LINKS.finditer(form)
         return
     for word in form.split():
-        if "." in word or "://" in word:
+        if "." in word or ":" in word or word[:2] in ("//", "\\\\"):
             yield from _LINKS.finditer(word)
 
 
@@ -409,6 +487,8 @@ def _forms(text: str) -> Iterator[str]:
 
 def _undisguised(text: str) -> str:
     text = unquote(html.unescape(text))
+    if "\\u" in text:
+        text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).translate(_DOTS)
         text = "".join([char for char in text if unicodedata.category(char) != "Cf"])
