@@ -16,6 +16,7 @@ import msgspec
 
 from proof.answers import Case
 from proof.stage import (
+    PATIENCE_S,
     QUICK,
     Provider,
     PushedClock,
@@ -32,7 +33,7 @@ from proof.stage import (
 from quarterdeck import Quarterdeck, ToolContext, ToolFailure
 from quarterdeck.app.runtime import RunHandle, Runtime
 from quarterdeck.core import events as ev
-from quarterdeck.core.commit import Claim, Claimed, Deliver, Op, Outcome
+from quarterdeck.core.commit import Claim, Claimed, Commit, Deliver, Op, Outcome
 from quarterdeck.core.vocabulary import ReceiptStatus
 from quarterdeck.engine.sequencer import LateReceipt
 from quarterdeck.testing.memory import MemoryStore
@@ -52,6 +53,27 @@ class Retired(MemoryStore):
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         answer.set_result(Claimed(()))
         return answer
+
+
+class Paused(Retired):
+    """An owner's store that answers the commit of a tool's intent only when it is let: its owner sleeps before it acts."""
+
+    def __init__(self, worker: str) -> None:
+        super().__init__(worker, quiesced=False)
+        self.committed = asyncio.Event()
+        self.wakes = asyncio.Event()
+
+    def submit(self, op: Op) -> asyncio.Future[Outcome]:
+        answer = super().submit(op)
+        opens = isinstance(op, Commit) and any(isinstance(ev.decode(item.body), ev.ToolOpened) for item in op.records)
+        return asyncio.ensure_future(self._later(answer)) if opens else answer
+
+    async def _later(self, answer: asyncio.Future[Outcome]) -> Outcome:
+        outcome = await answer
+        self.claims = False
+        self.committed.set()
+        await self.wakes.wait()
+        return outcome
 
 
 @dataclass
@@ -135,6 +157,35 @@ async def in_time(kind: str) -> list[str]:
         if "done by first" not in scene.models["second"].answers.get("c0-0", ""):
             found.append(f"the model is not shown what the first owner got: {scene.models['second'].answers}")
         found += sound(runtime, handle.id)
+    return found
+
+
+async def never_begun(kind: str) -> list[str]:
+    """The first owner sleeps between its intent and the act, and wakes when the run is not its own any more: it does not act, and what
+    may be repeated is performed by the second owner, as if nothing had been said. Of anything else it is known that it did not happen."""
+    found: list[str] = []
+    scene, store = Scene(kind), Paused("first")
+    async with on_stage(scene.deck("first"), store, scene.clock, "first") as first:
+        handle = await first.submit("a")
+        await asyncio.wait_for(store.committed.wait(), PATIENCE_S)
+        second = store.connect("second")
+        async with on_stage(scene.deck("second"), second, scene.clock, "second") as runtime:
+            second.declare_dead("first")
+            if not await until(lambda: _row(runtime, handle).code == "effect.open"):
+                return [f"the second owner does not wait for the first: {_row(runtime, handle)}"]
+            scene.clock.push(WAIT_S / 2)
+            store.wakes.set()
+            if not await until(lambda: first.active == 0):
+                return ["the first owner does not let go"]
+            scene.gates["second"].set()
+            scene.clock.push(WAIT_S)
+            result = await ended(runtime.handle(handle.id))
+            repeated = kind != "other"
+            expect(found, "the status", result.status, "succeeded")
+            wanted = {"succeeded" if repeated else "failed": 1}
+            expect(found, "the effects", {name: n for name, n in result.effects.items() if n}, wanted)
+            expect(found, "who acted", scene.began, ["second"] if repeated else [])
+            found += sound(runtime, handle.id)
     return found
 
 
@@ -274,6 +325,7 @@ def _cases() -> dict[str, Case]:
     cases: dict[str, Case] = {"hastily resolved": hastily_resolved, "stray receipts": stray}
     for kind in ("read", "idempotent", "reconcilable", "other"):
         cases[f"in time, {kind}"] = lambda kind=kind: in_time(kind)
+        cases[f"never begun, {kind}"] = lambda kind=kind: never_begun(kind)
         for done in (True, False):
             cases[f"after a crash, {kind}, done={done}"] = lambda kind=kind, done=done: after_a_crash(kind, done)
     for done in (True, False):

@@ -18,7 +18,7 @@ from quarterdeck.core.loop import Decide, Finish, Next, Propose, Recover, Reply,
 from quarterdeck.core.loop import ending as ending_by
 from quarterdeck.core.state import RunState
 from quarterdeck.core.supervision import is_poison
-from quarterdeck.core.vocabulary import TERMINAL, Ruling, Status, StopReason
+from quarterdeck.core.vocabulary import TERMINAL, EffectClass, ReceiptStatus, Ruling, Status, StopReason
 from quarterdeck.engine.acting import act
 from quarterdeck.engine.asking import ask_model, decided
 from quarterdeck.engine.held import Held, Rest
@@ -272,10 +272,25 @@ async def _let_go(held: Held, lost: OwnershipLost) -> Left:
     return Left.RESTED
 
 
+_TOO_LATE = ("run.epoch", "effect.perform_by")
+"""Why a holder that has lost its run, or has slept, does not begin an attempt."""
+
+
+def _not_begun(held: Held, closed: ev.ToolClosed) -> bool:
+    """Whether a receipt says only that this holder was too late to act, of a call that the next holder may perform in its place."""
+    mark = held.state.calls.get(closed.call)
+    spec = held.services.gate.catalogue.spec(mark.tool) if mark is not None else None
+    if spec is None or closed.status is not ReceiptStatus.FAILED or closed.code not in _TOO_LATE:
+        return False
+    return spec.idempotent or spec.reconcilable or spec.effect is EffectClass.READ
+
+
 async def _leave_evidence(held: Held) -> None:
     """A fenced holder that did act tells the run's inbox how it ended, so that the next holder need not guess."""
     services = held.services
     for closed, payload in held.sequencer.receipts():
+        if _not_begun(held, closed):
+            continue
         late = LateReceipt(closed.call, closed.status, services.worker, msgspec.Raw(payload or b"null"), held.sequencer.epoch)
         token = f"receipt:{closed.call}:{held.sequencer.epoch}"
         op = Deliver(held.run_id, "receipt", _encoder.encode(late), closed.at_us, token)
