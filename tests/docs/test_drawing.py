@@ -88,7 +88,7 @@ def test_what_the_simulator_watches_is_said() -> None:
         said.update(f"I{number}" for number in range(numbers[0], numbers[1] + 1))
     testing = pages.PACKAGE / "testing"
     watched: set[str] = set()
-    for name in ("oracle.py", "verdict.py", "watchedventures.py"):
+    for name in ("oracle.py", "verdict.py", "watchedventures.py", "letters.py"):
         watched.update(re.findall(r'"(I\d+)"', (testing / name).read_text(encoding="utf-8")))
     assert said == watched
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -26,6 +27,8 @@ PATIENCE_S = 15.0
 """How long a client waits for an answer before it asks again."""
 TRIES = 30
 """How often a person lets a run try to undo something before undoing it by hand."""
+MAX_URGED = 60
+"""How often a run may have to be resumed, once nothing fails any more, until it has undone what it can."""
 
 
 class People:
@@ -39,6 +42,7 @@ class People:
         self.clock = clock
         self.acknowledged: dict[str, str] = {}
         self.healing = False
+        self._urged: Counter[str] = Counter()
         self._followers: list[asyncio.Task[None]] = []
 
     async def ask(self, what: str, call: Callable[[Runtime], Coroutine[Any, Any, T]]) -> T:
@@ -176,6 +180,9 @@ class People:
             by_hand = hopeless or (not self.healing and self.world.chance.random() < 0.1)
             by_hand = by_hand and self._is_quiet(watched)
             self.world.reached.sometimes("venture.stuck")
+            self._urged[watched.run_id] += self.healing
+            if self._urged[watched.run_id] > MAX_URGED and not hopeless:
+                self.oracle.violated("I10", f"{watched.run_id} does not undo what it could, however often it is resumed")
             await self._tolerant("resume", lambda runtime: runtime.resume(watched.run_id, by="person", done=by_hand))
         for call in sorted(state.unknown):
             opened = watched.effects.get(call)
