@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -22,6 +23,11 @@ settings.load_profile("repeatable")
 for _name in [name for name in os.environ if name.startswith("QUARTERDECK_") or name.endswith("_API_KEY")]:
     if _name != SETTING:
         del os.environ[_name]
+
+
+# A shell without job control starts what is in its background deaf to Ctrl-C; what tests start must hear it all the same.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _is_local(host: object) -> bool:

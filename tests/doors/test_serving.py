@@ -167,6 +167,14 @@ def test_a_changed_file_starts_the_server_again_on_the_same_store(shop: Shop) ->
             process.communicate()
 
 
+def test_what_dev_has_started_leaves_with_it_though_it_is_killed(shop: Shop) -> None:
+    process = shop.start("dev", "--port", "0")
+    told(process)
+    process.kill()
+    process.communicate(timeout=60)  # ends when nobody holds the other ends any more
+    assert shop.read("runs", "ls").returncode == 0, "the store has been let go of"
+
+
 PARENT = """
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-m", "quarterdeck.cli", "serve", "--port", "0", "--json", *sys.argv[1:]],

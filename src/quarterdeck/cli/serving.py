@@ -103,10 +103,13 @@ def dev(
         )
 
     flags = [("--store", store), ("--host", host), ("--port", port)]
-    words = [sys.executable, "-m", "quarterdeck.cli", "serve", *([app] if app is not None else [])]
+    words = [sys.executable, "-m", "quarterdeck.cli", "serve", "--with-parent", *([app] if app is not None else [])]
     words += [word for name, value in flags if value is not None for word in (name, str(value))]
     words += [word for word, wanted in (("--insecure-loopback", insecure_loopback), ("--json", as_json)) if wanted]
     note(f"watching {chosen.folder}; Ctrl-C ends")
+    listening, _ = os.pipe()  # whose other end is open for as long as this process lives
+    os.dup2(listening, 0)
+    os.close(listening)
     run_process(
         chosen.folder,
         target=shlex.join(words),

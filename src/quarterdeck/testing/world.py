@@ -290,7 +290,8 @@ class SimulatedTool:
 
 
 def tool_specs(scenario: Scenario, version: int) -> tuple[ToolSpec, ...]:
-    """The manifests of the simulated tools. Another ``version`` describes their arguments otherwise, so their hashes differ."""
+    """The manifests of the simulated tools. Another ``version`` describes their arguments otherwise, so their
+    hashes differ; what undoes them takes the same in every version."""
     schema = _SCHEMA % version
     kept_s = scenario.key_kept_s
     specs = (
