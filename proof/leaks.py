@@ -141,4 +141,4 @@ PLANTS: dict[str, Plant] = {
     "a handle lasts": lambda: patched(Handle, "reveal", lambda self: self._vault.reveal(self._name)),
 }
 
-SUITES = (suite_of("secrets", leaked, PLANTS, quick=3, whole=200, told=True),)
+SUITES = (suite_of("secrets", leaked, PLANTS, quick=4, whole=200, told=True),)
