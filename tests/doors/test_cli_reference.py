@@ -164,7 +164,8 @@ def test_every_command_speaks_json(tmp_path: Path) -> None:
     assert [row["action"] for row in told["switches history"][0]["history"]] == ["switch.set", "switch.cleared"]
     done = [row["action"] for row in told["audit ls"][0]["rows"]]
     orders = ["dependency.changed", "dependency.restored", "approval.approved", "approval.rejected", "effect.resolved"]
-    orders += [f"run.{name}" for name in ("signal", "pause", "resume", "interrupt", "escalate", "budget", "fork", "cancel")]
+    orders += [f"run.{name}" for name in ("signal", "pause", "resume", "interrupt", "escalate", "budget")]
+    orders += ["account.limited", "run.fork", "run.cancel"]
     orders += ["switch.set", "switch.reached"]
     assert done[2:] == [*orders, "switch.cleared", "decision.marked", "key.made"]
     assert (cleared["on"], cleared["version"]) == (False, switched["version"] + 1)
