@@ -149,7 +149,7 @@ def _counted(insights: Insights, server: Server, dsn: str) -> list[str]:
                 found.append(f"{name} has {events} events")
         except QuarterdeckError as error:
             found.append(str(error))
-        control, rows = insights.inbox(name)
+        control, rows, _ = insights.inbox(name)
         if (control, [row.kind for row in rows]) != (2, ["signal", "approval"]):
             found.append(f"the inbox of {name} has {[row.kind for row in rows]}, its control is {control}")
     reserved = [row.reserved for row in insights.accounts()]

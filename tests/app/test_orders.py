@@ -176,7 +176,7 @@ class _Behind:
         if self._looked:
             return self._insights.inbox(run_id)
         self._looked = True
-        return 0, []
+        return 0, [], 0
 
 
 async def test_a_late_receipt_of_a_former_owner_is_no_answer_of_a_person(tmp_path: Path) -> None:

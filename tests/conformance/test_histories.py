@@ -338,7 +338,7 @@ class Histories(RuleBasedStateMachine):
             row = self.subject.insights.run(run.run_id)
             assert row is not None
             assert (row.worker, row.epoch, row.status) == (run.worker, run.epoch, run.status)
-            control, unread = self.subject.insights.inbox(run.run_id)
+            control, unread, _ = self.subject.insights.inbox(run.run_id)
             assert (control, [item.row for item in unread]) == (run.control, run.unread)
 
     @invariant()

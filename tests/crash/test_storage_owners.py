@@ -117,7 +117,7 @@ async def test_visitors_reach_a_running_owner_and_it_notices(tmp_path: Path) -> 
                 await noticed.wait()
 
     reader = SqliteInsights(path)
-    control, inbox = reader.inbox("r1")
+    control, inbox, _ = reader.inbox("r1")
     assert (control, [(row.kind, row.row) for row in inbox]) == (2, [("signal", 1), ("approval", 2)])
     assert [(fact.name, fact.version) for fact in reader.facts()] == [("switches", 1)]
     reader.close()
@@ -148,7 +148,7 @@ async def test_visits_and_the_owner_at_once_lose_nothing(tmp_path: Path) -> None
     assert sorted(outcome.number for outcome in outcomes if isinstance(outcome, Applied)) == list(range(1, 221))
     await store.close()
     reader = SqliteInsights(path)
-    control, inbox = reader.inbox("r1")
+    control, inbox, _ = reader.inbox("r1")
     reader.close()
     assert (control, len(inbox)) == (220, 220)
 

@@ -49,7 +49,7 @@ async def test_reads_bound_to_a_tenant_know_no_other(stand: SwappingStand, datab
     assert bound.run("of-acme") == stand.insights.run("of-acme")
     assert list(bound.events("of-globex")) == []
     assert list(bound.events("of-acme")) == list(stand.insights.events("of-acme"))
-    assert bound.inbox("of-globex") == (0, [])
+    assert bound.inbox("of-globex") == (0, [], 0)
     assert len(bound.inbox("of-acme")[1]) == 1
     assert bound.approval("ask-globex") is None
     assert [row.approval for row in bound.approvals()] == ["ask-acme"]

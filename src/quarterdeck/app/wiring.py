@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -283,7 +284,14 @@ def wire(
     hub, drain, mine = Hub(), Drain(), rules_of(deck)
     in_force = _InForce(mine if judges else {}, drain)
 
-    def refresh() -> None:
+    read_s = -math.inf
+
+    def refresh(age_s: float = 0.0) -> None:
+        nonlocal read_s
+        now_s = clock.boottime_s()
+        if now_s - read_s < age_s:
+            return
+        read_s = now_s
         rows = {row.name: row for row in insights.facts()}
         # A fact that was never set has version 0, and is named all the same: so its first setting refuses what was judged before.
         versions = dict.fromkeys(FACTS, 0) | {name: row.version for name, row in rows.items()}

@@ -32,6 +32,9 @@ PAUSED_S = 300.0
 """How long a run that rests until a budget is raised waits before it looks by itself."""
 FRESH_S = 1.0
 """How long the guards of an intent's commit stand for its first attempt; after a slower commit, revocations are read again."""
+READ_LATELY_S = 0.05
+"""So long before a first attempt that is not fresh any more, facts may have been read for another one: so that many of these, when a
+process is behind, do not read the same again and again and fall behind further."""
 
 
 _SHARED = frozenset({"budget.all", "budget.tenant", "budget.route", "budget.agent", "budget.thread", "budget.approver"})
@@ -238,10 +241,9 @@ class Held:
             if now_s <= trusted_until_s:
                 trusted_until_s = -inf
                 return
-            if not self.sequencer.is_current():
+            if not self.sequencer.read_inbox():
                 raise Revoked("run.epoch")  # the new holder may have read, and put away, what would revoke this
-            self.sequencer.read_inbox()
-            services.refresh()
+            services.refresh(READ_LATELY_S if attempts == 1 else 0.0)
             code = revoked(kind, name, self.state, services.gate.controls, services.clock.now_us(), undoes=undoes)
             if code is not None:
                 raise Revoked(code)

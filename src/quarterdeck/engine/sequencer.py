@@ -384,22 +384,21 @@ class Sequencer:
             case _:
                 return outcome
 
-    def is_current(self) -> bool:
-        """Whether nobody has taken the run over since; only a commit proves it, this is for attempts without one."""
-        row = self._services.insights.run(self.run_id)
-        return row is not None and row.epoch == self.epoch
+    def read_inbox(self) -> bool:
+        """Fold in what others have put into the run's inbox, and judge by its control from now on; false if the run was taken over since.
 
-    def read_inbox(self) -> None:
-        """Fold in what others have put into the run's inbox, and judge by its control from now on.
-
-        What they say about an effect that we are ``performing`` is ``held_back``: it stays unread until our own receipt is there.
+        Only a commit proves that it was not. What they say about an effect that we are ``performing`` is ``held_back``: it stays unread
+        until our own receipt is there.
         """
-        self._control, rows = self._services.insights.inbox(self.run_id)
+        self._control, rows, epoch = self._services.insights.inbox(self.run_id)
+        if epoch != self.epoch:
+            return False
         known = set(self._inbox)
         self.held_back = False
         for row in rows:
             if row.row not in known and self._fold_in(row):
                 self._inbox.append(row.row)
+        return True
 
     def _fold_in(self, row: InboxRow) -> bool:
         """Take one row in; false if it is held back."""

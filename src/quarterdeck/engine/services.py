@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from quarterdeck.core.commit import Commit
 from quarterdeck.core.contract import Limits, RunContract
@@ -80,9 +81,17 @@ class Refusals:
         self.counted[pair] = self.counted.get(pair, 0) + 1
 
 
+class Refresh(Protocol):
+    """Re-reads the facts that decisions are judged by, unless they were read less than ``age_s`` ago."""
+
+    def __call__(self, age_s: float = 0.0) -> None:
+        """Read them."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts that all runs of a process share. ``refresh`` re-reads the facts that decisions are judged by."""
+    """The parts that all runs of a process share."""
 
     worker: str
     journal: Journal
@@ -96,7 +105,7 @@ class Services:
     models: Mapping[str, Model]
     model_dependencies: Mapping[str, Dependency]
     tool_dependencies: Mapping[str, Dependency]
-    refresh: Callable[[], None]
+    refresh: Refresh
     delegate: Delegate = alone
     topics: frozenset[str] = frozenset()
     channels: tuple[Channel, ...] = ()

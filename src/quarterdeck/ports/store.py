@@ -276,8 +276,8 @@ class Insights(AuditLog, Posts, Fleet, Protocol):
         """The events of a run with a sequence greater than ``after``, in order."""
         ...
 
-    def inbox(self, run_id: str) -> tuple[int, Sequence[InboxRow]]:
-        """The run's control counter and its inbox rows, read together."""
+    def inbox(self, run_id: str) -> tuple[int, Sequence[InboxRow], int]:
+        """The run's control counter, its unread inbox rows and its epoch, read together; ``0, [], 0`` of no run."""
         ...
 
     def run(self, run_id: str) -> RunRow | None:

@@ -202,10 +202,10 @@ class MemoryStore:
         run = self.tables.runs.get(run_id)
         return run.events[after : after + limit] if run is not None else []
 
-    def inbox(self, run_id: str) -> tuple[int, Sequence[InboxRow]]:
-        """The run's control counter and its unread inbox rows."""
+    def inbox(self, run_id: str) -> tuple[int, Sequence[InboxRow], int]:
+        """The run's control counter, its unread inbox rows and its epoch."""
         run = self.tables.runs.get(run_id)
-        return (run.control, list(run.inbox.values())) if run is not None else (0, [])
+        return (run.control, list(run.inbox.values()), run.epoch) if run is not None else (0, [], 0)
 
     def run(self, run_id: str) -> RunRow | None:
         """One run, or ``None``."""

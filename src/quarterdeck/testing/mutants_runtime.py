@@ -114,7 +114,7 @@ RUNTIME_MUTANTS = (
         (_GUARD, "until_s - PERFORM_WITHIN_S + FRESH_S if fresh", "until_s if fresh"),
     ),
     mutant(
-        "a stale owner retries", 1, "I9", (_GUARD, "if not self.sequencer.is_current():", "if False:"),
+        "a stale owner retries", 1, "I9", (_GUARD, "if not self.sequencer.read_inbox():", "if not self.sequencer.read_inbox() and False:"),
         rare=True,
     ),
     mutant(

@@ -59,13 +59,13 @@ class PostgresInsights:
         """The events of a run with a sequence greater than ``after``, in order."""
         return [StoredEvent(*row) for row in self._rows(self._sql["events"], (run_id, after, limit))]  # type: ignore[arg-type]
 
-    def inbox(self, run_id: str) -> tuple[int, Sequence[InboxRow]]:
-        """The run's control counter and its unread inbox rows, read in one statement."""
+    def inbox(self, run_id: str) -> tuple[int, Sequence[InboxRow], int]:
+        """The run's control counter, its unread inbox rows and its epoch, read in one statement."""
         found = self._rows(self._sql["inbox"], (run_id,))
         if not found:
-            return 0, []
-        rows = [InboxRow(*rest) for _, *rest in found if rest[0] is not None]  # type: ignore[arg-type]
-        return int(str(found[0][0])), rows
+            return 0, [], 0
+        rows = [InboxRow(*rest) for _, _, *rest in found if rest[0] is not None]  # type: ignore[arg-type]
+        return int(str(found[0][0])), rows, int(str(found[0][1]))
 
     def run(self, run_id: str) -> RunRow | None:
         """One run, or ``None``."""

@@ -46,12 +46,13 @@ class SqliteInsights:
         """The events of a run with a sequence greater than ``after``, in order."""
         return [StoredEvent(*row) for row in self._db.execute(self._sql["events"], (run_id, after, limit))]
 
-    def inbox(self, run_id: str) -> tuple[int, Sequence[InboxRow]]:
-        """The run's control counter and its unread inbox rows, read in one statement."""
+    def inbox(self, run_id: str) -> tuple[int, Sequence[InboxRow], int]:
+        """The run's control counter, its unread inbox rows and its epoch, read in one statement."""
         found = rows(self._db, self._sql["inbox"], (run_id,))
         if not found:
-            return 0, []
-        return found[0][0], [InboxRow(*rest) for _, *rest in found if rest[0] is not None]
+            return 0, [], 0
+        control, epoch, *_ = found[0]
+        return control, [InboxRow(*rest) for _, _, *rest in found if rest[0] is not None], epoch
 
     def run(self, run_id: str) -> RunRow | None:
         """One run, or ``None``."""

@@ -75,7 +75,7 @@ async def a_decision_reaches_and_wakes_its_run(stand: Stand) -> None:
     await done(stand, _decide("rejected"))
     row = stand.insights.approval("a1")
     demand(row is not None and (row.status, row.decided_by, row.reason) == ("rejected", "grace", "looks right"), "who")
-    control, unread = stand.insights.inbox("r1")
+    control, unread, _ = stand.insights.inbox("r1")
     demand(control == 1 and [each.kind for each in unread] == ["approval"], "the run is told")
     told = {"approval": "a1", "outcome": "rejected", "by": "grace", "reason": "looks right"}
     demand(msgspec.json.decode(unread[0].body) == told, "what was decided, by whom and why")

@@ -109,7 +109,7 @@ async def a_wait_behind_a_delivery_is_refused(stand: Stand) -> None:
     hold = await held(stand)
     await done(stand, Deliver("r1", "signal", b"{}", T0_US, "s1"))
     await refused(stand, hold.commit(control=0, head=Head("waiting", release=True)), "control")
-    control, unread = stand.insights.inbox("r1")
+    control, unread, _ = stand.insights.inbox("r1")
     rows = tuple(row.row for row in unread)
     await hold.append(hold.commit(control=control, head=Head("waiting", release=True), inbox=rows))
     demand(await claim(stand) == (), "what was consumed does not wake it")

@@ -27,14 +27,14 @@ def _signal(token: str, run_id: str = "r1", body: bytes = b"{}") -> Deliver:
 async def a_delivery_is_read_with_its_control(stand: Stand) -> None:
     """Each delivery bumps the run's control in the same step as its row appears, in order, to queued and held runs."""
     await admit(stand, "r1")
-    demand(stand.insights.inbox("r1") == (0, []), "an inbox begins empty, at control 0")
+    demand(stand.insights.inbox("r1") == (0, [], 0), "an inbox begins empty, at control 0")
     first = await done(stand, Deliver("r1", "cancel", b"1", T0_US + 1, "a"))
-    demand(stand.insights.inbox("r1") == (1, [InboxRow(first, "cancel", b"1", T0_US + 1)]), "row and control together")
+    demand(stand.insights.inbox("r1") == (1, [InboxRow(first, "cancel", b"1", T0_US + 1)], 0), "row and control together")
     await claim(stand)
     second = await done(stand, Deliver("r1", "signal", b"2", T0_US + 2, "b"))
-    control, unread = stand.insights.inbox("r1")
+    control, unread, _ = stand.insights.inbox("r1")
     demand(control == 2 and [row.row for row in unread] == [first, second], "in order of arrival")
-    demand(stand.insights.inbox("nobody") == (0, []), "no run has no inbox")
+    demand(stand.insights.inbox("nobody") == (0, [], 0), "no run has no inbox")
 
 
 @check(4, "I2")
@@ -48,7 +48,7 @@ async def a_delivery_with_a_known_token_changes_nothing(stand: Stand) -> None:
     demand(rows(stand, "r1") == before, "and changes nothing")
     await hold.append(hold.commit(inbox=(number,)))
     demand(await done(stand, _signal("s1")) == number, "again, once consumed, is success")
-    demand(stand.insights.inbox("r1") == (1, []), "and does not come back")
+    demand(stand.insights.inbox("r1")[:2] == (1, []), "and does not come back")
     await hold.finish()
     demand(await done(stand, _signal("s1")) == number, "again, once the run has ended, is success")
 
@@ -86,6 +86,6 @@ async def only_named_rows_of_the_own_run_are_consumed(stand: Stand) -> None:
     foreign = await done(stand, _signal("s1", "r2"))
     hold = held_runs["r1"]
     await hold.append(hold.commit(inbox=(first, foreign, 10**6)))
-    control, unread = stand.insights.inbox("r1")
+    control, unread, _ = stand.insights.inbox("r1")
     demand(control == 2 and [row.row for row in unread] == [second], "one is consumed, the other still there")
     demand([row.row for row in stand.insights.inbox("r2")[1]] == [foreign], "another run's row is untouched")

@@ -37,7 +37,7 @@ async def what_ended_long_ago_is_removed(stand: Stand) -> None:
     demand(gone.removed == 2, f"the two that ended are removed: {gone}")
     left = sorted(row.run_id for row in stand.insights.runs())
     demand(left == ["elsewhere", "open", "posted"], f"what is open, undelivered or elsewhere stays: {left}")
-    demand(not stand.insights.events("ended") and stand.insights.inbox("ended") == (0, []), "nothing of it is left")
+    demand(not stand.insights.events("ended") and stand.insights.inbox("ended") == (0, [], 0), "nothing of it is left")
     demand(stand.insights.keyed("acme", "key-ended", T0_US) is None, "nor its key")
     await done(stand, admission("ended", at_us=T0_US + DAY_US, incarnation=stand.journal.incarnation))
     demand(len(stand.insights.events("open")) == 1, "others are whole")

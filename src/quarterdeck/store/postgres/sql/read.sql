@@ -3,7 +3,7 @@ SELECT e.seq, e.body, p.payload, e.payload_digest, e.hash
 FROM runs r JOIN events e ON e.run = r.id LEFT JOIN payloads p ON p.run = e.run AND p.seq = e.seq
 WHERE r.run_id = %s AND e.seq > %s ORDER BY e.seq LIMIT %s
 -- name: inbox
-SELECT r.control, i.id, i.kind, i.body, i.at_us FROM runs r LEFT JOIN inbox i ON i.run = r.id AND NOT i.consumed
+SELECT r.control, r.epoch, i.id, i.kind, i.body, i.at_us FROM runs r LEFT JOIN inbox i ON i.run = r.id AND NOT i.consumed
 WHERE r.run_id = %s ORDER BY i.id
 -- name: run_columns
 SELECT r.run_id, c.tenant, c.route, c.agent, c.actor, r.status, r.reason, r.code, r.seq, r.epoch, r.worker, r.waiting_on,

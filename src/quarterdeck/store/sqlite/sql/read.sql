@@ -2,7 +2,7 @@
 SELECT e.seq, e.body, e.payload, e.payload_digest, e.hash FROM events e JOIN runs r ON r.id = e.run
 WHERE r.run_id = ? AND e.seq > ? ORDER BY e.seq LIMIT ?
 -- name: inbox
-SELECT r.control, i.id, i.kind, i.body, i.at_us FROM runs r LEFT JOIN inbox i ON i.run = r.id AND i.consumed = 0
+SELECT r.control, r.epoch, i.id, i.kind, i.body, i.at_us FROM runs r LEFT JOIN inbox i ON i.run = r.id AND i.consumed = 0
 WHERE r.run_id = ? ORDER BY i.id
 -- name: run_columns
 SELECT r.run_id, c.tenant, c.route, c.agent, c.actor, r.status, r.reason, r.code, r.seq, r.epoch, r.worker, r.waiting_on,
