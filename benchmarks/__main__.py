@@ -153,6 +153,8 @@ def _peer(name: str, place: str, processes: int, runs: int) -> float:
     script = ROOT / "benchmarks" / "peers" / f"{name}_steps.py"
     command = [str(_peers_python()), str(script), place, str(runs // processes), "20"]
     with tempfile.TemporaryDirectory(prefix="quarterdeck-peer-") as folder:
+        if processes > 1:  # several that make their tables at once lock each other out, for ever or with an error
+            subprocess.run([*command[:3], "1", "1"], stdout=subprocess.DEVNULL, cwd=folder, timeout=120, check=True)
         begun = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) for _ in range(processes)]
         said = [process.communicate(timeout=600)[0] for process in begun]
     if any(process.returncode for process in begun):
