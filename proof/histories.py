@@ -201,7 +201,7 @@ class Client:
                 row = await asyncio.to_thread(self.insights.run, name)
                 done.answer = (row.seq, row.epoch) if row is not None else ()
             with self.recorder.one("control", self.owner, name) as done:
-                control, _ = await asyncio.to_thread(self.insights.inbox, name)
+                control, _, _ = await asyncio.to_thread(self.insights.inbox, name)
                 done.answer = (control,)
             if self.luck.random() < 0.8:
                 known[0], known[2] = (row.seq if row is not None else 0), control

@@ -283,25 +283,7 @@ def wire(
     gate.attentions = tuple(deck.attentions)
     hub, drain, mine = Hub(), Drain(), rules_of(deck)
     in_force = _InForce(mine if judges else {}, drain)
-
-    read_s = -math.inf
-
-    def refresh(age_s: float = 0.0) -> None:
-        nonlocal read_s
-        now_s = clock.boottime_s()
-        if now_s - read_s < age_s:
-            return
-        read_s = now_s
-        rows = {row.name: row for row in insights.facts()}
-        # A fact that was never set has version 0, and is named all the same: so its first setting refuses what was judged before.
-        versions = dict.fromkeys(FACTS, 0) | {name: row.version for name, row in rows.items()}
-        versions[rules.FACT] = in_force.version(rows.get(rules.FACT))
-        gate.versions = versions
-        gate.controls = controls_of(rows.get("switches"))
-        overrides = rows.get("dependencies")
-        if overrides is not None:
-            dependencies.put(current(parsed(overrides.value), clock.now_us()))
-
+    refresh = _Refresh(insights, gate, clock, in_force, dependencies)
     services = Services(
         worker=worker,
         journal=journal,
@@ -322,6 +304,33 @@ def wire(
         channels=tuple([channel for channel, _ in deck.channels.values()]),
     )
     return Parts(services, gate, hub, clock, entropy, dependencies, budget_version(deck), refresh, mine)
+
+
+class _Refresh:
+    """Re-reads the facts that decisions are judged by: versions, switches, what was changed of dependencies."""
+
+    def __init__(self, insights: Insights, gate: Gate, clock: Clock, in_force: _InForce, dependencies: Dependencies) -> None:
+        self._insights = insights
+        self._gate = gate
+        self._clock = clock
+        self._in_force = in_force
+        self._dependencies = dependencies
+        self._read_s = -math.inf
+
+    def __call__(self, age_s: float = 0.0) -> None:
+        now_s = self._clock.boottime_s()
+        if now_s - self._read_s < age_s:
+            return
+        self._read_s = now_s
+        rows = {row.name: row for row in self._insights.facts()}
+        # A fact that was never set has version 0, and is named all the same: so its first setting refuses what was judged before.
+        versions = dict.fromkeys(FACTS, 0) | {name: row.version for name, row in rows.items()}
+        versions[rules.FACT] = self._in_force.version(rows.get(rules.FACT))
+        self._gate.versions = versions
+        self._gate.controls = controls_of(rows.get("switches"))
+        overrides = rows.get("dependencies")
+        if overrides is not None:
+            self._dependencies.put(current(parsed(overrides.value), self._clock.now_us()))
 
 
 class _InForce:

@@ -190,7 +190,7 @@ RUNTIME_MUTANTS = (
          "            batch.release()\n            break\n        if refused.guard == \"account\":"),
     ),
     mutant(
-        "a fact that was never set is not guarded", 3, "I9", ("app.wiring:wire", "dict.fromkeys(FACTS, 0) | ", "")
+        "a fact that was never set is not guarded", 3, "I9", ("app.wiring:_Refresh.__call__", "dict.fromkeys(FACTS, 0) | ", "")
     ),
     mutant(
         "refused connections are charged", 8, "I3",
