@@ -100,8 +100,8 @@ class Budget:
             "hops",
         ):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not 0 <= value < 2**53):
-                raise UsageError("budget.invalid", f"{name}={value!r} must be a whole number from 0")
+            if value is not None:
+                _check_amount(name, value)
         return Limits(
             turns=self.turns,
             tool_calls=self.tools,
@@ -175,8 +175,13 @@ def envelope_limits(budget: EnvelopeBudget) -> Limits:
 def check_amounts(budget: msgspec.Struct) -> None:
     """Find an amount that is none in a budget as callers spell it: raises :class:`UsageError` (``budget.invalid``) with its name there."""
     for name, value in msgspec.structs.asdict(budget).items():
-        if isinstance(value, int) and not 0 <= value < 2**53:
-            raise UsageError("budget.invalid", f"{name}={value} must be a whole number from 0")
+        if isinstance(value, int):
+            _check_amount(name, value)
+
+
+def _check_amount(name: str, value: int) -> None:
+    if isinstance(value, bool) or not 0 <= value < 2**53:
+        raise UsageError("budget.invalid", f"{name}={value!r} must be a whole number from 0")
 
 
 def overlaid(base: Limits, over: Limits) -> Limits:

@@ -170,7 +170,7 @@ class Quarterdeck:
         if spec.name in self.tools:
             raise UsageError("tool.twice", f"a tool {spec.name!r} exists already; give this one another name")
         self.tools[spec.name] = SecretiveTool(tool, self.vault) if spec.secrets else tool
-        policy = dependency or DependencyPolicy.for_tool(spec.idempotent or spec.effect is EffectClass.READ)
+        policy = dependency or DependencyPolicy.for_tool(spec.repeatable)
         self.dependencies[f"tool:{spec.name}"] = msgspec.structs.replace(policy, timeout_s=spec.timeout_s)
 
     def manifest(

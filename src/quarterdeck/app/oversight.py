@@ -6,7 +6,7 @@ edit, an answer in place of the action, a mark) per decision on something that a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -96,51 +96,55 @@ def doubts(insights: Insights, tenants: Collection[str] | None = None) -> Iterat
 
 def oversight(insights: Insights, tenants: Collection[str] | None = None) -> Oversight:
     """The figures of the newest runs."""
-    work = _overseen(insights, tenants)
-    while True:
-        try:
-            next(work)
-        except StopIteration as done:
-            return _figures(done.value)
+    counts = dict.fromkeys(_COUNTED, 0)
+    for _ in _overseen(insights, tenants, counts):
+        pass
+    return _figures(counts)
 
 
 async def overseen(insights: Insights, clock: Clock, tenants: Collection[str] | None = None) -> Oversight:
     """The same, a page of one journal at a time: whoever else the event loop serves waits for no more than that."""
-    work = _overseen(insights, tenants)
-    while True:
-        try:
-            next(work)
-        except StopIteration as done:
-            return _figures(done.value)
+    counts = dict.fromkeys(_COUNTED, 0)
+    for _ in _overseen(insights, tenants, counts):
         await clock.sleep(0.0)
+    return _figures(counts)
 
 
-def _figures(found: tuple[int, dict[str, int]]) -> Oversight:
-    runs, counts = found
+_COUNTED = (
+    "runs",
+    "decisions",
+    "allowed",
+    "denied",
+    "asked",
+    "overridden",
+    "false_allows",
+    "effects_failed",
+    "effects_unknown",
+    "contradicted",
+)
+
+
+def _figures(counts: dict[str, int]) -> Oversight:
     decided = counts["decisions"]
     rates = (None, None) if not decided else (counts["overridden"] / decided, counts["false_allows"] / decided)
-    return Oversight(runs, **counts, override_rate=rates[0], false_allow_rate=rates[1])
+    return Oversight(**counts, override_rate=rates[0], false_allow_rate=rates[1])
 
 
-def _overseen(insights: Insights, tenants: Collection[str] | None) -> Generator[None, None, tuple[int, dict[str, int]]]:
-    """How many runs were looked at, and what was counted; after each page there is a moment for others."""
+def _overseen(insights: Insights, tenants: Collection[str] | None, counts: dict[str, int]) -> Iterator[None]:
+    """Count the newest runs and what was decided in them; after each page there is a moment for others."""
     marks: dict[tuple[str, str], bool] = {}
     for _, said in actions(insights, action="decision.marked", tenants=tenants):
         detail = msgspec.json.decode(said.detail, type=dict[str, object])
         marks[said.target, str(detail["call"])] = bool(detail["wrong"])
-    counts = dict.fromkeys(("decisions", "allowed", "denied", "asked", "overridden", "false_allows"), 0)
-    counts |= dict.fromkeys(("effects_failed", "effects_unknown", "contradicted"), 0)
-    runs = 0
     for row in _rows(insights, None, tenants):
-        if runs == MAX_RUNS:
+        if counts["runs"] == MAX_RUNS:
             break
-        runs += 1
+        counts["runs"] += 1
         events: list[ev.Event] = []
         while page := insights.events(row.run_id, len(events), _PAGE):
             events += [ev.decode(item.body) for item in page]
             yield
         _count(counts, row.run_id, events, marks)
-    return runs, counts
 
 
 def _count(counts: dict[str, int], run_id: str, events: list[ev.Event], marks: dict[tuple[str, str], bool]) -> None:

@@ -64,6 +64,11 @@ class ToolSpec(msgspec.Struct, frozen=True):
     heartbeat_timeout_s: float | None = None
 
     @property
+    def repeatable(self) -> bool:
+        """Whether performing a call again, under its key, does no more than performing it once."""
+        return self.idempotent or self.effect is EffectClass.READ
+
+    @property
     def labels(self) -> Labels | None:
         """What a result of this tool adds to the labels of a run; ``None`` if nothing."""
         if self.integrity is Integrity.TRUSTED and self.confidentiality is Confidentiality.PUBLIC:

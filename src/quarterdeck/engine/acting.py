@@ -20,7 +20,7 @@ from quarterdeck.core.judge import Decision
 from quarterdeck.core.loop import Wait
 from quarterdeck.core.proposal import Proposal
 from quarterdeck.core.state import RunState
-from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, Ruling, StopReason
+from quarterdeck.core.vocabulary import ProposalKind, ReceiptStatus, Ruling, StopReason
 from quarterdeck.core.windows import ATTENTION, PREFIX
 from quarterdeck.engine.asking import decided
 from quarterdeck.engine.held import CROWDED_S, Held, Rest
@@ -205,7 +205,7 @@ def _propose(held: Held, call: str) -> Proposal:
     mark = held.state.calls[call]
     spec = held.services.gate.catalogue.spec(mark.tool)
     attempts = 1
-    if spec is not None and (spec.idempotent or spec.effect is EffectClass.READ):
+    if spec is not None and spec.repeatable:
         attempts = held.services.tool_dependencies[spec.name].policy.retry.max_attempts
     return held.services.gate.catalogue.propose(held.state.contract, call, mark.tool, held.transcript.raw(call), attempts)
 
@@ -415,5 +415,5 @@ async def perform(held: Held, item: Allowed, until_s: float) -> None:
     if spec.stale_s:
         closed, result = _or_stale(held, item, closed, result)
     await settle(held, item.tool, closed, result, asked)
-    if not (spec.idempotent or spec.effect is EffectClass.READ) or closed.status is ReceiptStatus.UNKNOWN:
+    if not spec.repeatable or closed.status is ReceiptStatus.UNKNOWN:
         await held.sequencer.flush()

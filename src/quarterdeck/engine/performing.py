@@ -312,7 +312,7 @@ async def perform_tool(
         result, _ = await dependency.run(
             attempt,
             classify=doubt.classify,
-            may_retry=spec.idempotent or spec.effect is EffectClass.READ,
+            may_retry=spec.repeatable,
             deadline_s=deadline_s,
             before_attempt=before_attempt,
             permit=permit,

@@ -18,7 +18,7 @@ from quarterdeck.core.loop import Decide, Finish, Next, Propose, Recover, Reply,
 from quarterdeck.core.loop import ending as ending_by
 from quarterdeck.core.state import RunState
 from quarterdeck.core.supervision import is_poison
-from quarterdeck.core.vocabulary import TERMINAL, EffectClass, ReceiptStatus, Ruling, Status, StopReason
+from quarterdeck.core.vocabulary import TERMINAL, ReceiptStatus, Ruling, Status, StopReason
 from quarterdeck.engine.acting import act
 from quarterdeck.engine.asking import ask_model, decided
 from quarterdeck.engine.held import Held, Rest
@@ -282,7 +282,7 @@ def _not_begun(held: Held, closed: ev.ToolClosed) -> bool:
     spec = held.services.gate.catalogue.spec(mark.tool) if mark is not None else None
     if spec is None or closed.status is not ReceiptStatus.FAILED or closed.code not in _TOO_LATE:
         return False
-    return spec.idempotent or spec.reconcilable or spec.effect is EffectClass.READ
+    return spec.repeatable or spec.reconcilable
 
 
 async def _leave_evidence(held: Held) -> None:

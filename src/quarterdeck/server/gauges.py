@@ -124,9 +124,10 @@ class Gauges(Collector):
             seen = outlook(row.account, row.limit, row.committed, row.reserved, now_us)
             standings[seen.standing] += 1
             name, _, period = row.account.partition("@")
-            if name in named and (not period or any(row.account.endswith(f"@{window_of(each, now_us)}") for each in WINDOWS)):
+            per = _per(row.account, now_us)
+            if name in named and (not period or per is not None):
                 ratio = (row.committed + row.reserved) / row.limit if row.limit else 1.0
-                label = [row.account if not period else f"{name}@{_per(row.account, now_us)}", row.dimension]
+                label = [f"{name}@{per}" if period else row.account, row.dimension]
                 used.add_metric(label, ratio)
                 if seen.exhausted_in_s is not None:
                     forecast.add_metric(label, seen.exhausted_in_s)
@@ -154,6 +155,6 @@ class Gauges(Collector):
         yield from (calls, attempts, flying, open_)
 
 
-def _per(account: str, now_us: int) -> str:
-    """The period of an account's name, as a word that does not grow with time."""
-    return next(each for each in WINDOWS if account.endswith(f"@{window_of(each, now_us)}"))
+def _per(account: str, now_us: int) -> str | None:
+    """The present period of an account's name, as a word that does not grow with time; ``None`` for that of another one."""
+    return next((each for each in WINDOWS if account.endswith(f"@{window_of(each, now_us)}")), None)

@@ -21,7 +21,6 @@ from quarterdeck.core.dependency import DependencyPolicy
 from quarterdeck.core.errors import QuarterdeckError
 from quarterdeck.core.limits import BulkheadPolicy
 from quarterdeck.core.specs import AgentSpec, Degrade, RouteSpec
-from quarterdeck.core.vocabulary import EffectClass
 from quarterdeck.ports.clock import Entropy
 from quarterdeck.ports.model import Price
 from quarterdeck.ports.store import Insights, Journal
@@ -202,7 +201,7 @@ class Owners:
         scenario, world = self.scenario, self.world
         deck = Quarterdeck("simulation")
         for spec in tool_specs(scenario, version):
-            policy = DependencyPolicy.for_tool(spec.idempotent or spec.effect is EffectClass.READ)
+            policy = DependencyPolicy.for_tool(spec.repeatable)
             slots = BulkheadPolicy(slots=scenario.slots, max_queue=64, max_wait_s=20.0)
             breaker = BreakerPolicy(failures=scenario.breaker_failures)
             deck.add_tool(SimulatedTool(world, spec), msgspec.structs.replace(policy, concurrency=slots, breaker=breaker))

@@ -266,7 +266,7 @@ class SimulatedTool:
         if world.roll(world.rates.meddle):
             world.meddle(context.run_id, spec.name)
         account.requests += 1
-        if spec.idempotent or spec.effect is EffectClass.READ:
+        if spec.repeatable:
             return
         known = account.requests == 1 or (not account.doubtful and account.known_by is current())
         if not known and world.watcher is not None:

@@ -15,7 +15,7 @@ from quarterdeck.core.fold import RESULT
 from quarterdeck.core.judge import revoked
 from quarterdeck.core.loop import Finish, Wait
 from quarterdeck.core.steps import StepKind
-from quarterdeck.core.vocabulary import EffectClass, ProposalKind, ReceiptStatus, Ruling, Status, StopReason
+from quarterdeck.core.vocabulary import ProposalKind, ReceiptStatus, Ruling, Status, StopReason
 from quarterdeck.engine.acting import Allowed, act, perform
 from quarterdeck.engine.asking import decided
 from quarterdeck.engine.held import Held, Rest
@@ -195,7 +195,7 @@ class _Driver:
     async def _perform(self, held: Held, allowed: list[Allowed], until_s: float) -> None:
         for item in allowed:
             spec, call = item.tool.spec, item.proposal.call
-            if not (spec.idempotent or spec.effect is EffectClass.READ):
+            if not spec.repeatable:
                 self.uncertain.add(call)
             self._start(call, perform(held, item, until_s))
 
