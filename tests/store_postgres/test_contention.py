@@ -35,7 +35,9 @@ GUARD_OUTSIDE = rewritten(
 )
 FACTS_UNLOCKED = rewritten(("take_facts", "pg_advisory_xact_lock_shared(1363430193, 1)", "1"))
 ACCOUNTS_UNORDERED = rewritten(("take_accounts", "PERFORM pg_advisory_xact_lock(1363430194, place)", "PERFORM 1"))
-RUNS_UNORDERED = rewritten(("take_runs", "ORDER BY id FOR NO KEY UPDATE", "ORDER BY random() FOR NO KEY UPDATE"))
+RUNS_UNORDERED = rewritten(  # whoever is first takes them upwards, whoever comes meanwhile downwards
+    ("take_runs", "ORDER BY id FOR", "ORDER BY CASE WHEN (SELECT pg_try_advisory_xact_lock(7)) THEN id ELSE -id END FOR")
+)
 CLAIM_WAITS = rewritten(("claim", "FOR NO KEY UPDATE SKIP LOCKED", "FOR NO KEY UPDATE"))
 FIRST_UNLOCKED = rewritten(("add_key", "pg_advisory_xact_lock(1363430193, 2)", "1"))
 
