@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from quarterdeck import Budget, Compaction, Context, Quarterdeck, StepFailed, ToolFailure
+from quarterdeck import Budget, Compaction, Context, Quarterdeck, StepFailed, ToolContext, ToolFailure
 from quarterdeck.app.runtime import Runtime
 from quarterdeck.core.commit import Deliver
 from quarterdeck.core.events import decode
@@ -21,7 +21,7 @@ from quarterdeck.core.vocabulary import CancelMode, ReceiptStatus
 from quarterdeck.engine.sequencer import LateReceipt
 from quarterdeck.ports.model import Message
 from quarterdeck.testing import ScriptedModel
-from quarterdeck.testing.clock import VirtualClock, run
+from quarterdeck.testing.clock import VirtualClock, run, sleep
 from quarterdeck.testing.memory import MemoryStore
 from tests.workflows import test_generations, test_interrupts, test_sagas
 from tests.workflows.stage import Scene, World, desk, opening, staged
@@ -200,6 +200,29 @@ async def give_up(runtime: Runtime, run_id: str) -> None:
     await runtime.cancel(run_id, by="bo", mode=CancelMode.STOP)
 
 
+def reporting(world: World) -> Quarterdeck:
+    """A workflow, and a tool of it, that say how far they are."""
+    deck = desk(world)
+
+    @deck.tool(effect="write", idempotent=True)
+    async def copy(pages: int, ctx: ToolContext) -> int:
+        for page in range(pages):
+            ctx.progress(page + 1, pages, f"page {page + 1}")
+            await sleep(2.0)
+        return pages
+
+    @deck.workflow("archive")
+    async def archive(ctx: Context, n: int) -> object:
+        await ctx.tool("copy", pages=2)
+        ctx.progress(n + 1, note="a shelf")
+        await ctx.sleep(3)
+        if n < 2:
+            ctx.continue_as_new({"n": n + 1})
+        return n
+
+    return deck
+
+
 @dataclass(frozen=True, slots=True)
 class Played:
     """One history: a deck, a route, a payload, what people do, where it crashes."""
@@ -220,6 +243,7 @@ PLAYED = {
     "interrupted": Played(test_interrupts.office, "raises", {"on": "signal"}, test_interrupts.interrupt),
     "jobs": Played(test_interrupts.office, "jobs", {"how": "waits"}, test_interrupts.cancel),
     "forked": Played(forked, "trip", {"city": "Rome"}, fork=True),
+    "reporting": Played(reporting, "archive", {"n": 0}),
     "diverged": Played(diverged, "trip", None, give_up, frozenset({11})),
 }
 

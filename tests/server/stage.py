@@ -70,8 +70,9 @@ class Shop:
             raise ToolFailure("carrier.silent", "the carrier did not answer", done=None)
 
         @deck.tool(effect="read")
-        async def wait_for_it() -> str:
+        async def wait_for_it(ctx: ToolContext) -> str:
             """Come back when the test says so."""
+            ctx.progress(1, 2, "at the door")
             await self.gate.wait()
             return "now"
 

@@ -106,9 +106,49 @@ async def test_the_header_wins_over_the_parameter_and_the_end_is_told(house: Hou
         path = f"/v1/runs/{run['run_id']}/events"
         answer = await client.get(path + "?after=1", headers={"last-event-id": "3"})
         assert parsed(answer.text)[0][0] == 4
-        end = await client.get(path, headers={"last-event-id": str(run["seq"])})
-        assert (end.status_code, end.content) == (204, b"")
-        assert (await client.get(path + f"?after={run['seq']}")).content == b""
+
+
+async def test_after_the_end_there_is_nothing_however_it_is_asked_for(house: House) -> None:
+    async with house.client() as client:
+        run = (await client.post("/v1/runs", json={"intent": "greet"}, headers={"prefer": "wait=20"})).json()
+        path, last = f"/v1/runs/{run['run_id']}/events", str(run["seq"])
+        asked = ({"after": last}, {"after": last, "follow": "false"}, {"after": last, "content": "false"})
+        ends = [await client.get(path, params=params) for params in asked]
+        ends.append(await client.get(path, headers={"last-event-id": last}))
+        assert {(end.status_code, end.content) for end in ends} == {(204, b"")}
+        before = await client.get(path, params={"after": str(run["seq"] - 1)})
+        assert [kind for _, kind, _ in parsed(before.text)] == ["run.finished"]
+        slow = (await client.post("/v1/runs", json={"intent": "slow"})).json()["run_id"]
+        await until(lambda: house.runtime.show(slow).open_effects != ())
+        present = house.runtime.show(slow).row.seq
+        still = await client.get(f"/v1/runs/{slow}/events", params={"after": str(present), "follow": "false"})
+        assert (still.status_code, still.content) == (200, b""), "it has not ended: more may come"
+        house.shop.gate.set()
+
+
+async def test_progress_is_an_event_of_the_stream_and_a_field_of_the_run_with_its_note_only_for_who_may_read(
+    house: House,
+) -> None:
+    async with house.client() as client, house.client("opa") as operator:
+        run = (await client.post("/v1/runs", json={"intent": "slow", "mode": None})).json()
+        path = f"/v1/runs/{run['run_id']}"
+        assert run["progress"] is None
+        async with client.stream("GET", path + "/events") as stream:
+            text = ""
+            async for piece in stream.aiter_text():
+                text += piece
+                if "run.progress" in text and text.endswith("\n\n"):
+                    break
+        [(seq, _, data)] = [each for each in parsed(text) if each[1] == "run.progress"]
+        assert seq is not None, "it resumes like every other event"
+        assert (data["body"], data["content"]) == ({"call": "t0.0", "done": 1, "total": 2}, "at the door")
+        shown = (await client.get(path)).json()["progress"]
+        assert shown == {"call": "t0.0", "done": 1, "total": 2, "note": "at the door", "at_us": data["at_us"]}
+        bare = (await operator.get(path, params={"content": "false"})).json()["progress"]
+        assert bare == {**shown, "note": ""}
+        hidden = await operator.get(path + "/events", params={"content": "false", "follow": "false"})
+        assert "run.progress" in hidden.text and "at the door" not in hidden.text
+        house.shop.gate.set()
 
 
 async def test_without_following_it_ends_at_the_present(house: House) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from quarterdeck.app.routing import EVERY_ROUTE, TermsTable, in_force, terms_for
-from quarterdeck.app.views import RunView
+from quarterdeck.app.views import ProgressView, RunView
 from quarterdeck.core.admission import STARTED, serves
 from quarterdeck.core.specs import AgentSpec, RouteSpec, ToolSpec
 from quarterdeck.core.vocabulary import AdmissionAnswer
@@ -44,8 +44,13 @@ def run_in_full(view: RunView, *, content: bool) -> Fields:
         "open_effects": view.open_effects,
         "unknown_effects": view.unknown_effects,
         "approvals": view.approvals,
+        "progress": None if view.progress is None else _reported(view.progress, content=content),
         "result": {"text": result.text, "partial": result.partial} if content and result.done else None,
     }
+
+
+def _reported(told: ProgressView, *, content: bool) -> Fields:
+    return {**msgspec.structs.asdict(told), "note": told.note if content else ""}
 
 
 def approval(row: ApprovalRow) -> Fields:

@@ -123,8 +123,18 @@ def event_views(stored: Sequence[StoredEvent], *, content: bool) -> list[EventVi
     return views
 
 
+class ProgressView(msgspec.Struct, frozen=True):
+    """The newest report of how far a run is; ``call`` is empty for what a workflow says of itself."""
+
+    call: str
+    done: int
+    total: int | None
+    note: str
+    at_us: int
+
+
 class RunView(msgspec.Struct, frozen=True):
-    """One run in full: its row, its contract, and what the fold of its journal says."""
+    """One run in full: its row, its contract, and what the fold of its journal says. The note of its progress is a content."""
 
     row: RunRow
     contract: dict[str, object]
@@ -135,10 +145,11 @@ class RunView(msgspec.Struct, frozen=True):
     approvals: dict[str, str]
     checkpoint: int
     owner: str = ""
+    progress: ProgressView | None = None
 
 
 def run_view(insights: Insights, run_id: str) -> RunView:
-    """Everything that is known of one run, without contents."""
+    """Everything that is known of one run."""
     stored = read_all(insights, run_id)
     state = state_of(stored)
     row = row_of(insights, run_id)
@@ -154,4 +165,14 @@ def run_view(insights: Insights, run_id: str) -> RunView:
         approvals,
         state.seq,
         state.owner,
+        _progress(state, stored),
     )
+
+
+def _progress(state: RunState, stored: Sequence[StoredEvent]) -> ProgressView | None:
+    mark = state.progress
+    if mark is None:
+        return None
+    payload = stored[mark.seq - 1].payload
+    note = "" if payload is None else msgspec.json.decode(payload, type=str)
+    return ProgressView(mark.call, mark.done, mark.total, note, mark.at_us)

@@ -27,7 +27,7 @@ from quarterdeck.cli.options import (
 )
 from quarterdeck.cli.places import Place, RunFilter, place
 from quarterdeck.cli.printing import ago, dollars, emit, fields, moment, note, safe, say, table
-from quarterdeck.client.shapes import RunDetail, RunResult, RunSummary
+from quarterdeck.client.shapes import Progress, RunDetail, RunResult, RunSummary
 from quarterdeck.core.vocabulary import CancelMode, Status
 
 group = typer.Typer(help="List, show, follow, cancel, pause, resume and signal runs.", no_args_is_help=True)
@@ -105,6 +105,7 @@ def show(
             ("tools", ", ".join(str(name) for name in _listed(contract.get("allowed_tools")))),
             ("versions", _counts(row.versions)),
             ("correlation", row.correlation_id),
+            ("progress", "" if row.progress is None else _progress(row.progress, now_us)),
             ("journal", f"{row.seq} events, turn {row.turn}"),
             ("approvals", ", ".join(f"{name} {outcome}" for name, outcome in row.approvals.items())),
             ("open effects", ", ".join(row.open_effects)),
@@ -257,6 +258,17 @@ def print_result(result: RunResult, *, text: bool) -> None:
 
 def _instead(row: RunDetail) -> str:
     return f", instead of {row.requested_route}" if row.requested_route != row.route else ""
+
+
+def _progress(told: Progress, now_us: int) -> str:
+    """How far a run is, in words.
+
+    >>> _progress(Progress(call="t0.0", done=3, total=4, note="Paris", at_us=0), 2_000_000)
+    '3 of 4, in t0.0 (2 s ago): Paris'
+    """
+    so_far = f"{told.done}" if told.total is None else f"{told.done} of {told.total}"
+    place, said = f", in {told.call}" if told.call else "", f": {told.note}" if told.note else ""
+    return f"{so_far}{place} ({ago(told.at_us, now_us)}){said}"
 
 
 def _counts(value: object) -> str:

@@ -46,6 +46,19 @@ class Output(_Shown, frozen=True, kw_only=True):
     partial: bool
 
 
+class Progress(_Shown, frozen=True, kw_only=True):
+    """How far a run said it is: so much ``done``, of ``total`` where that is known; ``call`` is empty for what a workflow says of itself.
+
+    ``note`` is empty for whoever may not read contents.
+    """
+
+    call: str
+    done: int
+    total: int | None
+    note: str = ""
+    at_us: int
+
+
 class RunDetail(RunSummary, frozen=True, kw_only=True):
     """One run in full. ``result`` is there once it has ended, for whoever may read contents.
 
@@ -67,6 +80,7 @@ class RunDetail(RunSummary, frozen=True, kw_only=True):
     open_effects: tuple[str, ...]
     unknown_effects: tuple[str, ...]
     approvals: dict[str, str]
+    progress: Progress | None = None
     result: Output | None
 
 

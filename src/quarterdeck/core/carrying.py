@@ -13,7 +13,7 @@ import msgspec
 
 from quarterdeck.core.errors import Corrupt
 from quarterdeck.core.labels import NO_LABELS, Labels
-from quarterdeck.core.state import Effects, RunState, TurnMark
+from quarterdeck.core.state import Effects, ProgressMark, RunState, TurnMark
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):
@@ -30,6 +30,16 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     account: str
     dimension: str
     amount: int
+
+
+class Reported(msgspec.Struct, frozen=True, gc=False):
+    """The newest report of how far the run is."""
+
+    call: str
+    done: int
+    total: int | None
+    at_us: int
+    seq: int
 
 
 class Carried(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,6 +69,7 @@ class Carried(msgspec.Struct, frozen=True, omit_defaults=True):
     summary_tokens: int = 0
     inherited: dict[str, str] = {}
     uncounted: tuple[tuple[str, str, int], ...] = ()
+    progress: Reported | None = None
 
 
 def is_quiet(state: RunState) -> bool:
@@ -70,6 +81,7 @@ def carried(state: RunState, first: int = 0) -> Carried:
     """What is taken along of a quiet run; of its turns those from ``first`` on."""
     if not is_quiet(state):
         raise Corrupt("run.not_quiet", "a run takes along its state only while nothing of it is under way; report this")
+    mark = state.progress
     return Carried(
         epoch=state.epoch,
         turn=state.turn,
@@ -95,6 +107,7 @@ def carried(state: RunState, first: int = 0) -> Carried:
         summary_tokens=state.summary_tokens,
         inherited=dict(state.inherited),
         uncounted=tuple(state.uncounted),
+        progress=None if mark is None else Reported(mark.call, mark.done, mark.total, mark.at_us, mark.seq),
     )
 
 
@@ -102,7 +115,7 @@ def learned(taken: Carried) -> Carried:
     """The part of it that a fork takes along: what the source knew, not what it spent, holds, or has under way."""
     return msgspec.structs.replace(
         taken, epoch=0, limited="", spent={}, unreported={}, slices=(), digests={}, effects={}, started={}, paused=False, owner="",
-        escalations=0, resumes=0, interrupts=0, denied_replies=0, uncounted=(),
+        escalations=0, resumes=0, interrupts=0, denied_replies=0, uncounted=(), progress=None,
     )  # fmt: skip
 
 
@@ -135,3 +148,5 @@ def take_up(state: RunState, taken: Carried) -> None:
     state.summary_tokens = taken.summary_tokens
     state.inherited = dict(taken.inherited)
     state.uncounted = list(taken.uncounted)
+    if (told := taken.progress) is not None:
+        state.progress = ProgressMark(told.call, told.done, told.total, told.at_us, told.seq)

@@ -393,6 +393,16 @@ class RunResumed(_Event, frozen=True, tag="run.resumed"):
     done: bool = False
 
 
+class RunProgressed(_Event, frozen=True, tag="run.progress"):
+    """A call, or the workflow itself (``call`` is empty), says how far it is: ``done`` of ``total``, where that is known, in units of its
+    own. Payload: a sentence for people, where there is one.
+    """
+
+    call: str
+    done: int
+    total: int | None = None
+
+
 class ReplayDiverged(_Event, frozen=True, tag="replay.diverged"):
     """Executed again, the workflow asked for something else than is recorded; nothing was done. Both sides, without contents."""
 
@@ -433,6 +443,7 @@ Event = (
     | RunPaused
     | RunResumed
     | ReplayDiverged
+    | RunProgressed
 )
 """Every event that a journal can hold."""
 

@@ -16,7 +16,7 @@ from quarterdeck.core import events as ev
 from quarterdeck.core.carrying import take_up
 from quarterdeck.core.errors import Corrupt
 from quarterdeck.core.labels import NO_LABELS
-from quarterdeck.core.state import ApprovalMark, CallMark, ChildMark, OpenEffect, RunState, TurnMark
+from quarterdeck.core.state import ApprovalMark, CallMark, ChildMark, OpenEffect, ProgressMark, RunState, TurnMark
 from quarterdeck.core.steps import MARKERS, StepKind
 from quarterdeck.core.transitions import successor
 from quarterdeck.core.vocabulary import CancelMode, EffectClass, ProposalKind, ReceiptStatus, Ruling, Status
@@ -428,6 +428,10 @@ def _unchanged(state: RunState, event: ev.SignalReceived | ev.ReplayDiverged | e
     """What is only told."""
 
 
+def _progressed(state: RunState, event: ev.RunProgressed) -> None:
+    state.progress = ProgressMark(event.call, event.done, event.total, event.at_us, state.seq + 1)
+
+
 def _answered(state: RunState, call: str) -> None:
     """A workflow's step has its answer: nothing of it is kept, so that the ten-thousandth costs what the tenth does."""
     state.calls.pop(call, None)
@@ -496,4 +500,5 @@ _APPLY: dict[type, Callable[[RunState, Any], None]] = {
     ev.RunPaused: _paused,
     ev.RunResumed: _resumed,
     ev.ReplayDiverged: _unchanged,
+    ev.RunProgressed: _progressed,
 }

@@ -92,6 +92,17 @@ class TurnMark:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class ProgressMark:
+    """The newest report of how far a call, or a workflow itself (no call), is; its note is the payload of event ``seq``."""
+
+    call: str
+    done: int
+    total: int | None
+    at_us: int
+    seq: int
+
+
 @dataclass(slots=True)
 class Effects:
     """How the effects of a run ended; a terminal run always says so."""
@@ -127,7 +138,7 @@ class RunState:
     ``unheard`` says that an interrupt came which no model call has seen; ``owner`` is whom the run was escalated to. ``generation`` counts
     how often the history has begun anew, last at ``begun_seq``; turns before ``summarised`` are told by a summary; a fork has a
     ``source``, and ``inherited`` says of which run its inherited steps are. ``begun``: it has intended or done something.
-    ``exclusive`` are the keys that calls have taken and not given back.
+    ``exclusive`` are the keys that calls have taken and not given back. ``progress`` is the newest report.
     """
 
     contract: RunContract
@@ -184,6 +195,7 @@ class RunState:
     uncounted: list[tuple[str, str, int]] = field(default_factory=list)
     last_event_at_us: int = 0
     begun: bool = False
+    progress: ProgressMark | None = None
 
     @property
     def waits_for_people(self) -> bool:

@@ -16,6 +16,7 @@ from quarterdeck.core.state import RunState
 from quarterdeck.core.vocabulary import CancelMode, EffectClass, OnBudget, ProposalKind, StopReason
 from quarterdeck.engine.performing import Revoked
 from quarterdeck.engine.programs import Program
+from quarterdeck.engine.reports import Reports
 from quarterdeck.engine.sequencer import Happening, Sequencer
 from quarterdeck.engine.services import Services
 from quarterdeck.engine.transcript import Transcript
@@ -65,6 +66,7 @@ class Held:
         self.standing = services.gate.standing(sequencer.state.contract)
         self.exact = False  # a shared account had no room for a round slice: from now on this run takes just what it needs
         self.compacted = -1
+        self.reports = Reports(services, sequencer)
         self._bounds = {account.name: account.limits for account in self.accounts}
 
     def note(self, event: ev.Event, payload: bytes | None = None) -> None:
@@ -74,6 +76,7 @@ class Held:
 
     def receive(self, closed: ev.ToolClosed, payload: bytes) -> None:
         """Note the receipt of an act of our own; only now look at what others have said about that effect meanwhile."""
+        self.reports.settle(closed.call)
         self.sequencer.performing.discard(closed.call)
         self.note(closed, payload)
         if self.sequencer.held_back:
@@ -171,7 +174,16 @@ class Held:
     def context(self, call: str, key: str, transaction: Transaction | None = None) -> ToolContext:
         """What a tool is told about the step that it performs."""
         contract = self.state.contract
-        return ToolContext(self.run_id, call, contract.tenant, contract.actor, key, contract.service, transaction=transaction)
+        return ToolContext(
+            self.run_id,
+            call,
+            contract.tenant,
+            contract.actor,
+            key,
+            contract.service,
+            transaction=transaction,
+            report=self.reports.reporter(call),
+        )
 
     def repeats_until_s(self, spec: ToolSpec, opened_at_us: int) -> float:
         """Until when, in boot-time seconds, an effect may be attempted again: the last attempt must arrive while the provider still

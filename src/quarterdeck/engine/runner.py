@@ -95,6 +95,8 @@ async def drive(services: Services, claimed: ClaimedRun) -> Left:
     except Corrupt as error:
         _quarantine(services, run_id, error)
         return Left.RESTED
+    finally:
+        await held.reports.close()
     services.hub.rested(run_id)
     contract = held.state.contract
     rouses = held.state.status in TERMINAL and (contract.parent_run_id is not None or contract.ordering_key is not None)
@@ -208,6 +210,7 @@ def _reply(held: Held, call: str) -> Rest | None:
 async def _rest(held: Held, rest: Rest) -> bool:
     """Commit that the run waits or has ended, giving back every slice and the lease; false if something new came first."""
     state, services = held.state, held.services
+    held.reports.settle()
     now_us = services.clock.now_us()
     happenings: list[Happening] = list(rest.happenings)
     moves = budget.report(state, held.accounts)

@@ -23,6 +23,7 @@ async def settle(held: Held, tool: Tool, closed: ev.ToolClosed, result: bytes, a
     if asked is None or closed.status is not ReceiptStatus.SUCCEEDED or not (asked.writes or asked.posts):
         held.receive(closed, result)
         return
+    held.reports.settle(closed.call)
     posts = tuple([_post(held, closed.call, place, post) for place, post in enumerate(asked.posts)])
     while True:
         refused = await held.sequencer.commit(((closed, result),), outbox=posts, writes=tuple(asked.writes))

@@ -13,6 +13,7 @@ import msgspec
 
 from quarterdeck.core.commit import Scalar, Statement
 from quarterdeck.core.errors import UsageError
+from quarterdeck.core.progress import Report, report
 from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.vocabulary import ReceiptStatus
 
@@ -80,6 +81,7 @@ class ToolContext(msgspec.Struct, frozen=True, gc=False):
     secrets: Mapping[str, Secret] = {}
     transaction: Transaction | None = None
     beat: Callable[[], None] | None = None
+    report: Callable[[Report], None] | None = None
 
     def heartbeat(self) -> None:
         """Give a sign of life. A tool that has declared ``heartbeat_timeout`` and gives none for so long is abandoned.
@@ -88,6 +90,18 @@ class ToolContext(msgspec.Struct, frozen=True, gc=False):
         """
         if self.beat is not None:
             self.beat()
+
+    def progress(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Tell whoever follows the run how far this call is: so much is done, of ``total`` where you know it. A sign of life as well.
+
+        From any thread, as often as you like: the newest report replaces those before it, and is written down at most every
+        :data:`~quarterdeck.core.progress.EVERY_S` seconds. ``note`` is a sentence for people, at most
+        :data:`~quarterdeck.core.progress.MAX_NOTE` characters of it. Raises :class:`UsageError` (``progress.invalid``).
+        """
+        said = report(done, total, note)
+        self.heartbeat()
+        if self.report is not None:
+            self.report(said)
 
     def execute(self, sql: str, *values: Scalar, rows: int | None = None) -> None:
         """Ask for a statement on your own tables in the store's database, in one transaction with this call's receipt.

@@ -47,6 +47,19 @@ class Output(Shown, frozen=True, kw_only=True):
     partial: bool
 
 
+class Progress(Shown, frozen=True, kw_only=True):
+    """How far a run said it is: so much ``done``, of ``total`` where that is known; ``call`` is empty for what a workflow says of itself.
+
+    ``note`` is empty for whoever may not read contents.
+    """
+
+    call: str
+    done: int
+    total: int | None
+    note: str
+    at_us: int
+
+
 class RunDetail(Run, frozen=True, kw_only=True):
     """One run in full. ``result`` is there once it has ended, for whoever may read contents.
 
@@ -69,6 +82,7 @@ class RunDetail(Run, frozen=True, kw_only=True):
     open_effects: tuple[str, ...]
     unknown_effects: tuple[str, ...]
     approvals: dict[str, str]
+    progress: Progress | None
     result: Output | None
 
 

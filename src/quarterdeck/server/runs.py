@@ -75,12 +75,12 @@ async def show(exchange: Exchange) -> Response:
 
 
 async def events(exchange: Exchange) -> Response:
-    """A run's events as a stream. A reader that reconnects after the end is told to stop (204)."""
+    """A run's events as a stream. Whoever asks for what is after the end of a run is told that there is nothing (204)."""
     row = exchange.run(exchange.names["run_id"])
     query = exchange.asked(queries.EventsQuery)
     content = exchange.contents(row.tenant, query.content)
     cursor = cursor_of(exchange.request, query.after, row)
-    if "last-event-id" in exchange.request.headers and ended(row, cursor):
+    if ended(row, cursor):
         return Response(status_code=204, headers={"cache-control": "no-store"})
     exchange.stage.streams.check(exchange.principal.subject)
     return EventStream(exchange.stage, exchange.principal.subject, row.run_id, cursor, follow=query.follow, content=content)

@@ -24,6 +24,7 @@ import msgspec
 
 from quarterdeck.core.contract import checked_name
 from quarterdeck.core.errors import UsageError
+from quarterdeck.core.progress import Report
 from quarterdeck.core.specs import ToolSpec
 from quarterdeck.ports.tools import Finding, Publication, Tool, ToolContext, ToolFailure
 
@@ -174,7 +175,13 @@ class SecretiveTool:
 
     def _given(self, context: ToolContext, ended: threading.Event) -> ToolContext:
         handles = {name: Handle(self._vault, name, ended) for name in self.spec.secrets}
-        return msgspec.structs.replace(context, secrets=handles)
+        take = context.report
+
+        def told(said: Report) -> None:
+            if take is not None:
+                take(msgspec.structs.replace(said, note=self._said(said.note)))
+
+        return msgspec.structs.replace(context, secrets=handles, report=told)
 
     def _raise(self, error: Exception) -> NoReturn:
         """The same error, if it and its causes hold no secret; else one of the same kind that says less."""

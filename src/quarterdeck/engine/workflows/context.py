@@ -11,6 +11,7 @@ import msgspec
 
 from quarterdeck.core.contract import Limits
 from quarterdeck.core.errors import UsageError
+from quarterdeck.core.progress import report
 from quarterdeck.core.retry import RetryPolicy
 from quarterdeck.core.steps import StepKind
 from quarterdeck.engine.workflows.errors import Continued, Denied, StepFailed
@@ -260,6 +261,14 @@ class Context:
     def emit(self, name: str, data: object = None) -> None:
         """Record something for whoever follows the run, once."""
         self._play.mark(StepKind.EMIT, name, data)
+
+    def progress(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Tell whoever follows the run how far it is; no step, so it may come and go with the code.
+
+        The newest report replaces those before it, so say it as often as you like: it is written down at most every
+        :data:`~quarterdeck.core.progress.EVERY_S` seconds. Raises :class:`UsageError` (``progress.invalid``).
+        """
+        self._play.report(report(done, total, note))
 
     def patched(self, name: str) -> bool:
         """Whether to take the way that was added under this name: no for a run that went the old way here, yes for every other."""

@@ -20,6 +20,7 @@ from quarterdeck.engine.acting import Allowed, act, perform
 from quarterdeck.engine.asking import decided
 from quarterdeck.engine.held import Held, Rest
 from quarterdeck.engine.recovery import recover
+from quarterdeck.engine.reports import OWN
 from quarterdeck.engine.workflows import performing, waiting
 from quarterdeck.engine.workflows.children import delegate, look_after
 from quarterdeck.engine.workflows.diverged import part, stop_started
@@ -85,7 +86,8 @@ class _Driver:
         spec = held.services.gate.catalogue.spec
 
         def play() -> Play:
-            return Play(held.state, recording, held.sequencer.note, clock.now_us, spec, program.compensations, program.names)
+            noted, told = held.sequencer.note, held.reports.reporter(OWN)
+            return Play(held.state, recording, noted, clock.now_us, spec, program.compensations, program.names, told)
 
         self._anew = play
         self.play = play()

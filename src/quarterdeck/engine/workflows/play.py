@@ -11,6 +11,7 @@ import msgspec
 from quarterdeck.core import events as ev
 from quarterdeck.core.contract import NAME
 from quarterdeck.core.errors import UsageError
+from quarterdeck.core.progress import Report
 from quarterdeck.core.state import RunState
 from quarterdeck.core.steps import MARKERS, StepKind, step_digest
 from quarterdeck.core.vocabulary import ReceiptStatus, Status
@@ -50,6 +51,7 @@ class Play:
         tools: Callable[[str], ToolSpec | None],
         compensations: Mapping[str, str],
         names: Mapping[object, str],
+        report: Callable[[Report], None] | None = None,
     ) -> None:
         self.state = state
         self.recording = recording
@@ -63,6 +65,7 @@ class Play:
         self.drawn = 0
         self.interrupts: list[object] = []
         self._note = note
+        self._report = report
         self._now_us = now_us
         self._named: set[str] = set()
         self._patches: dict[str, bool] = {}
@@ -122,6 +125,11 @@ class Play:
     def mark(self, kind: StepKind, name: str, arguments: object) -> None:
         """Record a step that nobody waits for."""
         self._issue(self._strand(), Step(kind, name, arguments))
+
+    def report(self, said: Report) -> None:
+        """Tell how far the workflow is; nothing while it is being replayed, because that was told."""
+        if self._report is not None and not self.replaying:
+            self._report(said)
 
     def patched(self, name: str) -> bool:
         """Whether this execution takes the new way: recorded as taken, or the workflow has not come further than here before."""

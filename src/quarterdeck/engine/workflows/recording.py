@@ -24,7 +24,16 @@ class Leaving(msgspec.Struct, frozen=True):
 
 
 _UNTOLD = frozenset(
-    {ev.RunStarted, ev.RunWaiting, ev.BudgetMoved, ev.ModelOpened, ev.ToolOpened, ev.EffectReopened, ev.ChildOpened}
+    {
+        ev.RunStarted,
+        ev.RunWaiting,
+        ev.BudgetMoved,
+        ev.ModelOpened,
+        ev.ToolOpened,
+        ev.EffectReopened,
+        ev.ChildOpened,
+        ev.RunProgressed,
+    }
 )
 """The commonest events that say nothing to a workflow."""
 Arrival = tuple[ev.Event, bytes | None]
