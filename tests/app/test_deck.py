@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quarterdeck import Budget, Quarterdeck, Refused, UsageError
-from quarterdeck.app.admission import Admission, envelope_of
+from quarterdeck.app.admission import Admission, admission_of, envelope_of
 from quarterdeck.app.clock import SystemClock, SystemEntropy
-from quarterdeck.core.contract import Envelope
+from quarterdeck.core.canonical import canonical
+from quarterdeck.core.contract import Envelope, EnvelopeLabels
+from quarterdeck.core.labels import Confidentiality, Integrity, Labels
 from quarterdeck.core.specs import RouteSpec
 from tests.app.desk import desk
 
@@ -57,9 +62,12 @@ def test_policies_that_add_nothing_or_replace_others_are_refused(folder: Path) -
     assert len(deck.policies) == 2
 
 
-def contract_of(envelope: Envelope, *, priority: str = "standard"):
+LEVELS, GRADES = st.sampled_from(Integrity), st.sampled_from(Confidentiality)
+
+
+def contract_of(envelope: Envelope, *, priority: str = "standard", payload: Labels | None = None):
     deck = desk()
-    routes = {**deck.routes, "greets": msgspec.structs.replace(deck.routes["greets"], priority=priority)}
+    routes = {**deck.routes, "greets": msgspec.structs.replace(deck.routes["greets"], priority=priority, payload=payload)}
     admission = Admission(
         deck.name, routes, deck.agents, {n: t.spec for n, t in deck.tools.items()}, SystemClock(), SystemEntropy()
     )
@@ -73,13 +81,49 @@ def test_an_ordering_key_is_part_of_the_contract_and_must_be_one() -> None:
 
 
 def test_what_an_envelope_has_no_field_for_is_refused() -> None:
-    for field in ("on_busy", "version", "labels"):
+    for field in ("on_busy", "version", "label"):
         with pytest.raises(msgspec.ValidationError, match=field):
             msgspec.convert({"intent": "greets", field: "x"}, Envelope)
 
 
+@given(st.none() | st.builds(Labels, LEVELS, GRADES), st.none() | st.builds(EnvelopeLabels, LEVELS, GRADES))
+def test_what_a_caller_says_of_a_payload_only_adds_to_what_its_route_says(
+    route: Labels | None, asked: EnvelopeLabels | None
+) -> None:
+    found = contract_of(Envelope("greets", labels=asked), payload=route).labels or Labels()
+    own, said = route or Labels(), asked or EnvelopeLabels()
+    assert found.untrusted == (own.untrusted or said.integrity is Integrity.UNTRUSTED)
+    assert found.confidentiality == max(own.confidentiality, said.confidentiality, key=list(Confidentiality).index)
+
+
+def test_labels_are_two_known_words_and_nothing_else() -> None:
+    for wrong in ({"integrity": "holy"}, {"team": "blue"}, ["untrusted"], "untrusted"):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({"intent": "greets", "labels": wrong}, Envelope)
+    with pytest.raises(UsageError, match=r"word\.unknown"):
+        envelope_of("greets", source="holy")
+    assert envelope_of("greets").labels is None
+
+
+def test_a_key_that_was_used_before_there_were_labels_means_what_it_meant() -> None:
+    def digest(envelope: Envelope) -> str:
+        admission = admission_of(desk(), SystemClock(), SystemEntropy())
+        key = admission.commit(*admission.contract(envelope, "p", "b"), envelope, 1).key
+        assert key is not None
+        return key.body_digest
+
+    once = Envelope("greets", "you", idempotency_key="k")
+    said = canonical({
+        "intent": "greets", "payload": None, "run_id": None, "idempotency_key": None, "correlation_id": None, "thread_id": None,
+        "ordering_key": None, "priority": None, "mode": None, "caller": {"tenant": "default", "user": "anonymous"},
+        "budget": dict.fromkeys(("deadline_ms", "max_steps", "max_tools", "max_tokens", "max_context", "max_cost_usd")),
+    })  # fmt: skip
+    assert digest(once) == hashlib.sha256(said + b'"you"').hexdigest()
+    assert digest(msgspec.structs.replace(once, labels=EnvelopeLabels(Integrity.UNTRUSTED))) != digest(once)
+
+
 @pytest.mark.parametrize(
-    ("route", "asked", "given"),
+    ("route", "asked", "taken"),
     [
         ("interactive", None, "interactive"),
         ("interactive", "standard", "standard"),
@@ -90,8 +134,8 @@ def test_what_an_envelope_has_no_field_for_is_refused() -> None:
         ("batch", "interactive", "batch"),
     ],
 )
-def test_a_run_has_the_priority_of_its_route_unless_the_caller_asks_for_less(route: str, asked: str | None, given: str) -> None:
-    assert contract_of(Envelope("greets", priority=asked), priority=route).priority == given
+def test_a_run_has_the_priority_of_its_route_unless_the_caller_asks_for_less(route: str, asked: str | None, taken: str) -> None:
+    assert contract_of(Envelope("greets", priority=asked), priority=route).priority == taken
 
 
 def test_a_priority_is_one_of_the_words() -> None:

@@ -10,6 +10,7 @@ from quarterdeck import Budget, Context, Quarterdeck
 from quarterdeck.core.labels import Integrity
 from quarterdeck.core.origins import Origins
 from quarterdeck.engine.transcript import Transcript
+from quarterdeck.ports.model import Message, ModelFailure
 from quarterdeck.testing import ScriptedModel
 from quarterdeck.testing.patching import patched
 
@@ -148,3 +149,37 @@ async def test_a_workflow_that_has_read_something_untrusted_and_its_children(tmp
         child = rt.show(next(row.run_id for row in rt.runs() if row.route == "sends"))
     assert sent == ["bob@corp.example"] and child.row.status == "refused"
     assert child.contract["labels"]["integrity"] == Integrity.UNTRUSTED  # type: ignore[index]
+
+
+async def test_whoever_submits_may_say_that_others_wrote_it_and_nothing_washes_that_off(tmp_path: Path) -> None:
+    deck = Quarterdeck("desk")
+    sent: list[str] = []
+    broken = True
+
+    @deck.tool(effect="external", sink=["to"])
+    async def send(to: str) -> str:
+        """Send a letter."""
+        sent.append(to)
+        return "sent"
+
+    def model(messages: tuple[Message, ...]) -> object:
+        if broken:
+            raise ModelFailure("model.refused", "not today", transient=False)
+        return "done" if messages[-1].role == "tool" else [("send", {"to": "bob@partner.example"})]
+
+    deck.agent("clerk", model=ScriptedModel(model), tools=[send], budget=Budget(turns=4))
+    asked = "send it to bob@partner.example"
+    async with deck.start(tmp_path / "s.db") as rt:
+        failed = await rt.submit("clerk", asked, source="untrusted")
+        assert (await failed.result(20)).status == "failed"
+        broken = False
+        own = await rt.submit("clerk", asked)
+        assert (await own.rest(20)).status == "succeeded" and len(sent) == 1
+        others = await rt.submit("clerk", asked, source="untrusted")
+        assert (await others.rest(20)).code == "approval.needed"
+        again = await rt.requeue(failed.id, by="ann")
+        forked = await rt.fork(others.id, "m0")
+        for handle in (again, forked):
+            assert (await handle.rest(20)).code == "approval.needed"
+            assert rt.show(handle.id).contract["labels"]["integrity"] == "untrusted"
+    assert len(sent) == 1

@@ -61,6 +61,13 @@ async def test_the_envelope_carries_what_was_said(house: House, hands: Hands) ->
         assert (shown.tenant, shown.user, shown.correlation_id, shown.thread_id) == ("acme", "max", "c-1", "t-1")
         wanted = {"turns": 3, "tool_calls": 2, "tokens": 9_000, "context": 2_000, "deadline_ms": 90_000, "cost_microusd": 250_000}
         assert {name: shown.limits[name] for name in wanted} == wanted and shown.priority == "batch"
+        first = await hands.do(client.submit, "greet", ordering_key="k", labels={"integrity": "untrusted"}, wait_s=20)
+        contract = house.runtime.show(first.id).contract
+        assert contract["ordering_key"] == "k"
+        assert contract["labels"] == {"integrity": "untrusted", "confidentiality": "public"}
+        with pytest.raises(ClientError) as wrong:
+            await hands.do(client.submit, "greet", labels={"integrity": "holy"})
+        assert wrong.value.status == 422
         again = await hands.do(client.submit, "greet", idempotency_key="once ✓", priority="batch", **options)
         assert (again.id, again.existing) == (run.id, True)
         with pytest.raises(ClientError) as caught:

@@ -18,10 +18,11 @@ from quarterdeck.core.admission import COUNTING, Conditions, admit, fallbacks
 from quarterdeck.core.canonical import canonical, parse
 from quarterdeck.core.commit import Charge, Commit, Key, NewRun, Record, record
 from quarterdeck.core.context import estimate
-from quarterdeck.core.contract import Caller, Envelope, RunContract, VersionSet, checked_key, checked_name
+from quarterdeck.core.contract import Caller, Envelope, EnvelopeLabels, RunContract, VersionSet, checked_key, checked_name
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.fairness import less_urgent
 from quarterdeck.core.identity import ServiceIdentity
+from quarterdeck.core.labels import NO_LABELS, Integrity, Labels, either
 from quarterdeck.core.specs import AgentSpec, RouteSpec, ToolSpec, needed
 from quarterdeck.core.tasks import AUTO, SIMPLE, STANDARD, cheapest, classify, program_of
 from quarterdeck.core.vocabulary import AdmissionAnswer, Mode, Priority, Risk
@@ -52,11 +53,14 @@ def envelope_of(
     budget: Budget | None = None,
     idempotency_key: str | None = None,
     correlation_id: str | None = None,
+    thread_id: str | None = None,
     ordering_key: str | None = None,
     priority: str | None = None,
     mode: Mode | None = None,
+    source: str = Integrity.TRUSTED,
 ) -> Envelope:
     """The envelope of what a caller says in words. Raises :class:`UsageError` for a budget that is none, or no caller's."""
+    integrity = word(Integrity, source)
     return Envelope(
         intent,
         payload,
@@ -64,9 +68,11 @@ def envelope_of(
         budget=(budget or Budget()).envelope(),
         idempotency_key=idempotency_key,
         correlation_id=correlation_id,
+        thread_id=thread_id,
         ordering_key=ordering_key,
         priority=priority,
         mode=mode,
+        labels=None if integrity is Integrity.TRUSTED else EnvelopeLabels(integrity),
     )
 
 
@@ -163,7 +169,7 @@ class Admission:
             admission=found.code,
             task_class=task_class,
             program=program_of(agent.name, task_class, model) if task_class else "",
-            labels=route.payload,
+            labels=_labels(route, envelope),
         )
         return contract, payload
 
@@ -202,7 +208,7 @@ class Admission:
         key = None
         if envelope.idempotency_key is not None:
             body = msgspec.structs.replace(envelope, run_id=None, idempotency_key=None, correlation_id=None, payload=None)
-            digest = hashlib.sha256(canonical(msgspec.to_builtins(body)) + payload).hexdigest()
+            digest = hashlib.sha256(canonical(_said(body)) + payload).hexdigest()
             name = checked_key("idempotency_key", envelope.idempotency_key)
             key = Key(contract.tenant, name, digest, contract.admitted_at_us + KEY_TTL_US)
         admitted = record(ev.RunAdmitted(contract.admitted_at_us, contract, tokens), payload)
@@ -264,6 +270,24 @@ def canonical_of(what: str, value: object) -> bytes:
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UsageError("json.unrepresentable", f"{what} has no JSON form ({str(error)[:200]}); send plain values") from None
     return canonical(parse(text.encode("utf-8", "surrogatepass")))
+
+
+def _said(envelope: Envelope) -> dict[str, object]:
+    """The fields of an envelope as the digest of an idempotency key covers them. Fields that are newer than stored digests are left out
+    where nobody has set them, so that a key means what it meant before they were there.
+    """
+    fields: dict[str, object] = msgspec.to_builtins(envelope)
+    return {name: value for name, value in fields.items() if value is not None or name not in _NEWER}
+
+
+_NEWER = frozenset({"labels"})
+
+
+def _labels(route: RouteSpec, envelope: Envelope) -> Labels | None:
+    """What a run begins with having read: as the route says of payloads, joined with what the caller says of this one."""
+    said = envelope.labels
+    labels = None if said is None else Labels(said.integrity, said.confidentiality)
+    return either(route.payload, None if labels == NO_LABELS else labels)
 
 
 def _goal(payload: bytes) -> str:

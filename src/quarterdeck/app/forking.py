@@ -19,7 +19,7 @@ from quarterdeck.core.commit import Commit, Record, record
 from quarterdeck.core.contract import Caller, Envelope, RunContract
 from quarterdeck.core.errors import Refused, UsageError
 from quarterdeck.core.fold import fold, start
-from quarterdeck.core.labels import NO_LABELS
+from quarterdeck.core.labels import NO_LABELS, either
 from quarterdeck.core.state import RunState
 from quarterdeck.core.steps import MARKERS, StepKind
 from quarterdeck.core.vocabulary import ProposalKind, ReceiptStatus, Ruling
@@ -90,7 +90,7 @@ def forked(
         idempotency_key=key,
     )
     made, payload = admission.contract(envelope, policy_version, budget_version, by)
-    made = msgspec.structs.replace(made, forked_from=contract.run_id)
+    made = msgspec.structs.replace(made, forked_from=contract.run_id, labels=either(made.labels, contract.labels))
     commit = admission.commit(made, payload, envelope, incarnation)
     taken = _workflow(contract, events, fork, by) if workflow else _agent(contract, events, fork, by)
     if len(taken) > MAX_INHERITED:

@@ -21,6 +21,7 @@ from quarterdeck.core.audit import Audit
 from quarterdeck.core.commit import Applied, Commit, SettleLetter
 from quarterdeck.core.contract import Caller, Envelope, RunContract, checked_key
 from quarterdeck.core.errors import Refused, UsageError
+from quarterdeck.core.labels import either
 from quarterdeck.core.vocabulary import Status
 from quarterdeck.ports.clock import Clock
 from quarterdeck.ports.store import Insights
@@ -115,6 +116,7 @@ def _no_wider(contract: RunContract, was: RunContract) -> RunContract:
         contract,
         limits=contract.limits.narrowed(was.limits),
         autonomy=tighter_autonomy(contract.autonomy, was.autonomy),
+        labels=either(contract.labels, was.labels),
         allowed_tools=tuple([name for name in contract.allowed_tools if name in was.allowed_tools]),
         depth=was.depth,
         hops=was.hops,

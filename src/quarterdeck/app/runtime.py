@@ -158,27 +158,21 @@ class Runtime:
         budget: Budget | None = None,
         idempotency_key: str | None = None,
         correlation_id: str | None = None,
+        thread_id: str | None = None,
         ordering_key: str | None = None,
         priority: str | None = None,
         mode: Mode | None = None,
+        source: str = "trusted",
     ) -> RunHandle:
         """Ask for a run. When this returns, the run is a committed row and will end, whatever happens to this process.
 
         Runs of one tenant and route with the same ``ordering_key`` take effect one after the other, in the order in which they were asked
-        for: the next one begins when the one before it has ended.
+        for: the next one begins when the one before it has ended. ``source="untrusted"``: somebody else wrote the payload.
         """
         envelope = envelope_of(
-            intent,
-            payload,
-            tenant=tenant,
-            user=user,
-            budget=budget,
-            idempotency_key=idempotency_key,
-            correlation_id=correlation_id,
-            ordering_key=ordering_key,
-            priority=priority,
-            mode=mode,
-        )
+            intent, payload, tenant=tenant, user=user, budget=budget, idempotency_key=idempotency_key, correlation_id=correlation_id,
+            thread_id=thread_id, ordering_key=ordering_key, priority=priority, mode=mode, source=source,
+        )  # fmt: skip
         return await self.admit(envelope)
 
     async def admit(self, envelope: Envelope, *, submitted_by: str = "") -> RunHandle:

@@ -111,6 +111,8 @@ def run(
     user: options.User = None,
     key: options.Key = None,
     correlation: options.Correlation = None,
+    ordering_key: options.OrderingKey = None,
+    untrusted: options.Untrusted = False,
     mode: options.ModeOption = None,
     timeout: options.Timeout = None,
     turns: options.Turns = None,
@@ -135,6 +137,8 @@ def run(
         user=user,
         idempotency_key=key,
         correlation_id=correlation,
+        ordering_key=ordering_key,
+        untrusted=untrusted,
         mode=mode,
     )
     printer = EventPrinter(content=content, as_json=as_json)

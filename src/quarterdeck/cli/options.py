@@ -64,6 +64,10 @@ Key = Annotated[
     str | None, typer.Option("--idempotency-key", metavar="TEXT", help="The same with the same input means the same run.")
 ]
 Correlation = Annotated[str | None, typer.Option("--correlation", metavar="ID", help="Correlation id; by default the run's.")]
+OrderingKey = Annotated[
+    str | None, typer.Option("--ordering-key", metavar="TEXT", help="Runs of one route with the same one take effect in order.")
+]
+Untrusted = Annotated[bool, typer.Option("--untrusted", help="Somebody else wrote the input: it may steer nothing.")]
 ModeOption = Annotated[Mode | None, typer.Option("--mode", help="How the run lives over time; by default the route's first.")]
 Timeout = Annotated[
     str | None, typer.Option("--timeout", metavar="TIME", help="Watch at most so long: 30s, 5m. The run goes on.")

@@ -92,12 +92,17 @@ class AsyncClient:
         idempotency_key: str | None = None,
         correlation_id: str | None = None,
         thread_id: str | None = None,
+        ordering_key: str | None = None,
         priority: str | None = None,
         mode: str | None = None,
+        labels: Mapping[str, str] | None = None,
         wait_s: float | None = None,
     ) -> AsyncRun:
         """Ask for a run; when this returns, it is a committed row, and will end. It is one run however often the request is sent: all
         attempts carry one idempotency key, by default a new one. With ``wait_s`` the server waits so long for its end (``run.last``).
+
+        ``labels`` say of the payload what the route does not: ``{"integrity": "untrusted"}`` that somebody else wrote it,
+        ``{"confidentiality": "sensitive"}`` (or ``internal``, ``secret``) that it is not for everybody.
         """
         flow = self._desk.submit(
             intent,
@@ -108,8 +113,10 @@ class AsyncClient:
             idempotency_key=idempotency_key,
             correlation_id=correlation_id,
             thread_id=thread_id,
+            ordering_key=ordering_key,
             priority=priority,
             mode=mode,
+            labels=labels,
             wait_s=wait_s,
         )
         made = await self._wire.do(flow)

@@ -78,8 +78,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str
     correlation_id: str | None = None
     thread_id: str | None = None
+    ordering_key: str | None = None
     priority: str | None = None
     mode: str | None = None
+    labels: Mapping[str, str] | None = None
     wait_s: float | None = None
 
 
@@ -98,8 +100,10 @@ def submit(order: Order) -> Call[Submitted]:
         "budget": None if order.budget is None else order.budget.fields() or None,
         "correlation_id": order.correlation_id,
         "thread_id": order.thread_id,
+        "ordering_key": order.ordering_key,
         "priority": order.priority,
         "mode": order.mode,
+        "labels": None if order.labels is None else dict(order.labels),
     }
     body = {"intent": order.intent, "payload": order.payload, "idempotency_key": order.idempotency_key}
     body |= {name: value for name, value in optional.items() if value is not None}

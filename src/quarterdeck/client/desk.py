@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Never, TypeVar
 
 from quarterdeck.client import calls, moment
@@ -54,8 +54,10 @@ class Desk:
         idempotency_key: str | None,
         correlation_id: str | None,
         thread_id: str | None,
+        ordering_key: str | None,
         priority: str | None,
         mode: str | None,
+        labels: Mapping[str, str] | None,
         wait_s: float | None,
     ) -> Flow[Never, Submitted]:
         """Ask for a run under one key, the caller's or a new one."""
@@ -68,8 +70,10 @@ class Desk:
             idempotency_key=moment.new_key() if idempotency_key is None else idempotency_key,
             correlation_id=correlation_id,
             thread_id=thread_id,
+            ordering_key=ordering_key,
             priority=priority,
             mode=mode,
+            labels=labels,
             wait_s=wait_s,
         )
         return self.ask(calls.submit(order))

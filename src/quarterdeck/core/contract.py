@@ -12,7 +12,7 @@ import re
 import msgspec
 
 from quarterdeck.core.errors import UsageError
-from quarterdeck.core.labels import Labels
+from quarterdeck.core.labels import Confidentiality, Integrity, Labels
 from quarterdeck.core.vocabulary import AdmissionAnswer, Autonomy, Dimension, Mode, Risk
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}\Z")
@@ -102,10 +102,18 @@ class EnvelopeBudget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_cost_usd: str | None = None
 
 
+class EnvelopeLabels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a caller says of its payload: whether somebody else wrote it, and how confidential it is."""
+
+    integrity: Integrity = Integrity.TRUSTED
+    confidentiality: Confidentiality = Confidentiality.PUBLIC
+
+
 class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The one form in which every trigger asks for a run. Unknown fields are errors; ``intent`` names the route.
 
-    ``priority`` is a :class:`~quarterdeck.core.vocabulary.Priority`, by default the route's.
+    ``priority`` is a :class:`~quarterdeck.core.vocabulary.Priority`, by default the route's. ``labels`` are joined with what the route
+    says of payloads, so they can only make them less trusted and more confidential.
     """
 
     intent: str
@@ -119,6 +127,7 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ordering_key: str | None = None
     priority: str | None = None
     mode: Mode | None = None
+    labels: EnvelopeLabels | None = None
 
 
 class VersionSet(msgspec.Struct, frozen=True, omit_defaults=True):

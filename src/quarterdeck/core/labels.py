@@ -59,5 +59,14 @@ class Labels(msgspec.Struct, frozen=True):
         return self.confidentiality is not Confidentiality.PUBLIC
 
 
+def either(one: Labels | None, other: Labels | None) -> Labels | None:
+    """The label of content that both say something about, each perhaps nothing (``None``).
+
+    >>> either(None, Labels(Integrity.UNTRUSTED)) == Labels(Integrity.UNTRUSTED), either(None, None)
+    (True, None)
+    """
+    return one if other is None else other if one is None else one.joined(other)
+
+
 NO_LABELS = Labels()
 """The label of a run that has read nothing yet."""

@@ -163,7 +163,9 @@ class Served:
                 budget=sent,
                 idempotency_key=asked.idempotency_key,
                 correlation_id=asked.correlation_id,
+                ordering_key=asked.ordering_key,
                 mode=asked.mode,
+                labels={"integrity": "untrusted"} if asked.untrusted else None,
                 wait_s=0.0,
             )
         )

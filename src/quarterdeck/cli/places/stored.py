@@ -87,7 +87,9 @@ class Stored:
             budget=asked.budget,
             idempotency_key=asked.idempotency_key,
             correlation_id=asked.correlation_id,
+            ordering_key=asked.ordering_key,
             mode=asked.mode,
+            source="untrusted" if asked.untrusted else "trusted",
         )
         return run(self._chosen.deck(), self._path, envelope, watching)
 

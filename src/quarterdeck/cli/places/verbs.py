@@ -87,6 +87,8 @@ class Asked:
     user: str | None = None
     idempotency_key: str | None = None
     correlation_id: str | None = None
+    ordering_key: str | None = None
+    untrusted: bool = False
     mode: Mode | None = None
 
 
