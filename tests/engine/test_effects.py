@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quarterdeck import Budget, Context, Quarterdeck, ToolContext
+from quarterdeck import Budget, Context, Quarterdeck, StepFailed, ToolContext
 from quarterdeck.app.views import RunResult
 from quarterdeck.core.retry import RetryPolicy
 from quarterdeck.testing import ScriptedModel
@@ -225,3 +225,68 @@ async def test_a_workflow_that_returns_more_than_can_be_stored_fails(tmp_path: P
     async with deck.start(tmp_path / "effects.db") as rt:
         result = await (await rt.submit("returns", {})).result(30.0)
     assert (result.status, result.code) == ("failed", "workflow.result")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), {"rows": [1.0, None, float("-inf")]}])
+async def test_a_number_that_json_does_not_have_is_an_error_and_not_silently_nothing(tmp_path: Path, bad: object) -> None:
+    deck = Quarterdeck("numbers")
+
+    @deck.tool(effect="read")
+    async def mean() -> object:
+        """The mean of nothing."""
+        return bad
+
+    @deck.tool(effect="read")
+    async def gap() -> object:
+        """What may be missing."""
+        return {"mean": None, "count": 0.0}
+
+    @deck.workflow("measures")
+    async def measures(ctx: Context, how: str) -> object:
+        async def step() -> object:
+            return bad
+
+        try:
+            if how == "tool":
+                return await ctx.tool(mean)
+            if how == "step":
+                return await ctx.step(step)
+            if how == "argument":
+                return await ctx.step(step_of, bad)
+        except StepFailed as failed:
+            return failed.code
+        return await ctx.tool(gap) if how == "gap" else bad
+
+    async def step_of(value: object) -> object:
+        return value
+
+    found = {}
+    async with deck.start(tmp_path / "numbers.db") as rt:
+        for how in ("tool", "step", "argument", "result", "gap"):
+            result = await (await rt.submit("measures", {"how": how})).result(30.0)
+            found[how] = (result.status, result.code if result.status == "failed" else result.text)
+    assert found == {
+        "tool": ("succeeded", "tool.result_unreadable"),
+        "step": ("succeeded", "step.result"),
+        "argument": ("failed", "workflow.arguments"),
+        "result": ("failed", "workflow.result"),
+        "gap": ("succeeded", '{"count":0.0,"mean":null}'),
+    }
+
+
+async def test_a_tool_that_cancels_its_own_task_and_returns_at_once_harms_nobody(tmp_path: Path) -> None:
+    deck = Quarterdeck("quits")
+
+    @deck.tool(effect="read")
+    async def quit_it() -> str:
+        """Cancel whoever performs this."""
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return "done all the same"
+
+    deck.agent("quitter", model=ScriptedModel([[("quit_it", {})], "said"]), tools=[quit_it])
+    async with deck.start(tmp_path / "quits.db") as rt:
+        for _ in range(3):
+            result = await (await rt.submit("quitter", "go")).result(30.0)
+            assert (result.status, result.text, result.effects["succeeded"]) == ("succeeded", "said", 1)

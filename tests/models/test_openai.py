@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+import httpx2
 import msgspec
 import pytest
 
@@ -354,3 +355,20 @@ def test_importing_loads_no_client_prices_or_weights() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_how_many_calls_there_may_be_at_once_is_not_the_connection_pools_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openai._base_client.DEFAULT_CONNECTION_LIMITS", httpx2.Limits(max_connections=1))
+    everybody, count = asyncio.Event(), 12
+
+    async def together(connection: Connection) -> None:
+        if len(here.asked) == count:
+            everybody.set()
+        await everybody.wait()
+        await stream(chunk({"content": "ok"}, "stop"), usage(1, 1))(connection)
+
+    async with endpoint(together) as here:
+        asked = model(here.url)
+        replies = await asyncio.gather(*[asked.propose(REQUEST, lambda _: None) for _ in range(count)])
+        await asked.close()
+    assert [reply.text for reply in replies] == ["ok"] * count

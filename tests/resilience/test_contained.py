@@ -59,6 +59,75 @@ def test_whoever_cancels_its_own_task_ends_only_itself() -> None:
     assert run(work()) == 0
 
 
+@pytest.mark.parametrize("again", [1, 3])
+@pytest.mark.parametrize("waits_first", [False, True])
+@pytest.mark.parametrize("outcome", [7, ValueError("no"), SystemExit(3), asyncio.CancelledError()])
+def test_whoever_cancels_its_own_task_and_ends_at_once_ends_as_it_did_and_nobody_else(
+    outcome: object, waits_first: bool, again: int
+) -> None:
+    async def end() -> object:
+        if waits_first:
+            await sleep(1.0)
+        task = asyncio.current_task()
+        assert task is not None
+        for _ in range(again):
+            task.cancel()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    async def work() -> tuple[object, int]:
+        try:
+            found: object = await within(Contained(end()), 5.0)
+        except Exception as error:
+            found = error.__cause__ if isinstance(error, Strayed) else error
+        task = asyncio.current_task()
+        await sleep(1.0)
+        return found, -1 if task is None else task.cancelling()
+
+    assert run(work()) == (outcome, 0)
+
+
+def test_a_time_out_of_its_own_is_no_cancellation_of_its_task() -> None:
+    async def end() -> str:
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await sleep(10.0)
+        await sleep(1.0)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return "ended"
+
+    async def work() -> str:
+        found = await within(Contained(end()), 50.0)
+        await sleep(1.0)
+        return found
+
+    assert run(work()) == "ended"
+
+
+def test_a_cancellation_of_the_caller_passes_also_where_it_cancels_itself() -> None:
+    async def end() -> str:
+        try:
+            await sleep(100.0)
+        finally:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        return "never"
+
+    async def work() -> bool:
+        task = asyncio.ensure_future(within(Contained(end()), 500.0))
+        await sleep(1.0)
+        task.cancel()
+        await asyncio.wait((task,))
+        return task.cancelled()
+
+    assert run(work())
+
+
 def test_results_and_ordinary_errors_pass() -> None:
     async def answer() -> int:
         await sleep(1.0)

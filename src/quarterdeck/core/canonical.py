@@ -18,6 +18,7 @@ import hashlib
 import json
 import math
 
+import msgspec
 import orjson
 import rfc8785
 
@@ -197,3 +198,34 @@ def canonical(value: object) -> bytes:
 def digest(prefix: str, payload: bytes) -> str:
     """SHA-256, in hex, of a line-framed prefix and canonical bytes. The prefix's fields hold no line breaks, so framing is exact."""
     return hashlib.sha256(prefix.encode() + payload).hexdigest()
+
+
+def strictly(encoder: msgspec.json.Encoder, value: object) -> bytes:
+    """What code has returned, as JSON. Raises what the encoder raises, and ``ValueError`` for NaN and infinities: JSON has none, and the
+    encoder makes ``null`` of them without a word.
+
+    >>> strictly(msgspec.json.Encoder(), {"mean": 1.5, "worst": None})
+    b'{"mean":1.5,"worst":null}'
+    >>> strictly(msgspec.json.Encoder(), {"mean": float("nan")})
+    Traceback (most recent call last):
+    ...
+    ValueError: it holds NaN or an infinity, which JSON does not have; return None or a text
+    """
+    encoded = encoder.encode(value)
+    if b"null" in encoded and not _is_finite(value):
+        raise ValueError("it holds NaN or an infinity, which JSON does not have; return None or a text")
+    return encoded
+
+
+def _is_finite(value: object) -> bool:
+    waiting: list[object] = [msgspec.to_builtins(value, enc_hook=lambda _: None)]  # what is JSON text already has none
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, float):
+            if not math.isfinite(one):
+                return False
+        elif isinstance(one, dict):
+            waiting.extend(one.values())
+        elif isinstance(one, (list, tuple, set, frozenset)):
+            waiting.extend(one)
+    return True

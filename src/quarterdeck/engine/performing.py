@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from quarterdeck.core import events as ev
+from quarterdeck.core.canonical import strictly
 from quarterdeck.core.errors import QuarterdeckError
 from quarterdeck.core.retry import ErrorClass, Failure, class_of_status
 from quarterdeck.core.vocabulary import EffectClass, ReceiptStatus
@@ -374,7 +375,7 @@ async def ask(
     async def attempt(_number: int, _timeout_s: float) -> Receipt:
         finding = await tool.reconcile(arguments, context)
         if finding.status is ReceiptStatus.SUCCEEDED:
-            result = _encoder.encode(finding.result)
+            result = strictly(_encoder, finding.result)
             return succeeded(services, call, tool, result, tries), result
         found = code if finding.status is ReceiptStatus.FAILED else "effect.unknown"
         return _receipt(services, call, tool, finding.status, found, tries, "asked afterwards")

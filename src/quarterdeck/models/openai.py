@@ -28,6 +28,9 @@ DEFAULT_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
 URL_VARIABLE = "OPENAI_BASE_URL"
 
+IDLE_S = 30.0
+"""How long a connection to an endpoint is kept that nobody uses."""
+
 OURS = frozenset({"messages", "model", "stream", "stream_options", "tools", "max_tokens", "max_completion_tokens", "n"})
 """Fields of a request that ``extra`` may not hold: they carry the bounds that the budget relies on."""
 
@@ -162,11 +165,15 @@ class OpenAI:
         """The client with its pooled connections, which belong to one event loop."""
         loop = asyncio.get_running_loop()
         if self._client is None or self._client[0] is not loop:
+            import httpx2
             from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
             from quarterdeck.models.ceiling import put_ceiling
 
-            http = DefaultAsyncHttpxClient(event_hooks={"response": [put_ceiling]}, follow_redirects=False)
+            # How many calls there may be at once is the dependency's to say: a pool with a limit of its own would let them queue
+            # unseen, behind a permit, and fail by a time-out that says nothing.
+            pool = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_S)
+            http = DefaultAsyncHttpxClient(event_hooks={"response": [put_ceiling]}, follow_redirects=False, limits=pool)
             client = AsyncOpenAI(
                 api_key=self._present_key,
                 base_url=self._base_url,

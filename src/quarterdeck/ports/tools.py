@@ -11,11 +11,14 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from quarterdeck.core.canonical import strictly
 from quarterdeck.core.commit import Scalar, Statement
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.progress import Report, report
 from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.vocabulary import ReceiptStatus
+
+_encoder = msgspec.json.Encoder()
 
 
 class Secret(Protocol):
@@ -116,7 +119,7 @@ class ToolContext(msgspec.Struct, frozen=True, gc=False):
 
         Messages with one ``key`` leave in order; without one, those of one run do.
         """
-        encoded = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        encoded = body if isinstance(body, bytes) else strictly(_encoder, body)
         self._open().publish(Publication(topic, key, encoded, headers))
 
     def _open(self) -> Transaction:

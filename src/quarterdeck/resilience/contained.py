@@ -38,11 +38,12 @@ class Contained(Generator[object, object, T]):
     Raises :class:`Strayed` for what is not meant for the caller. A cancellation of the task passes both ways.
     """
 
-    __slots__ = ("_coro", "_ended", "_let_go", "_own", "_waited")
+    __slots__ = ("_coro", "_ended", "_kept", "_let_go", "_own", "_waited")
 
     def __init__(self, coro: Coroutine[object, object, T]) -> None:
         self._coro = coro
         self._own = 0
+        self._kept: BaseException | None = None
         self._ended = self._let_go = self._waited = False
 
     def __await__(self) -> Generator[object, object, T]:
@@ -50,6 +51,8 @@ class Contained(Generator[object, object, T]):
 
     def send(self, value: object) -> object:
         """Let it go on until it waits, ends or fails."""
+        if self._kept is not None:
+            raise self._kept
         return self._stepped(None, value)
 
     def __next__(self) -> object:
@@ -61,6 +64,8 @@ class Contained(Generator[object, object, T]):
         raised = given() if isinstance(given, type) else given
         if not isinstance(raised, BaseException):
             raise TypeError("only exceptions can be thrown")
+        if self._kept is not None:
+            raise self._kept if self._is_own(raised) else raised
         if self._let_go:
             self.close()
             task = asyncio.current_task()
@@ -86,27 +91,46 @@ class Contained(Generator[object, object, T]):
         cancels = 0 if task is None else task.cancelling()
         try:
             waits_for = self._coro.send(value) if error is None else self._coro.throw(error)
-        except Exception:  # StopIteration, too: how it returns
+        except Exception as outcome:  # StopIteration, too: how it returns
             self._ended = True
+            if task is not None and self._took_back(task, cancels):
+                self._kept = outcome
+                return None
             raise
         except BaseException as raised:  # the one broad except of what is called
             self._ended = True
-            self._own += 0 if task is None else task.cancelling() - cancels
+            own = task is not None and self._took_back(task, cancels)
             told = self._meant(raised, task)
             if told is None:
                 raise
-            raise told from raised
+            told.__cause__ = raised
+            if not own:
+                raise told from raised
+            self._kept = told
+            return None
         if task is not None:
-            self._own += task.cancelling() - cancels
+            self._own = max(0, self._own + task.cancelling() - cancels)
         return waits_for
+
+    def _took_back(self, task: asyncio.Task[object], cancels: int) -> bool:
+        """Whether it has cancelled the task that it runs in; that is taken back. The task may still have to raise it, which would hit the
+        caller where it waits next: so it is made to raise here, at a pause of our own, and how it ended (``_kept``) comes after that.
+        """
+        own = max(0, self._own + task.cancelling() - cancels)
+        self._own = 0
+        for _ in range(own):
+            task.uncancel()
+        return own > 0
+
+    def _is_own(self, raised: BaseException) -> bool:
+        """Whether what is thrown at that pause is the cancellation that it has asked for itself."""
+        task = asyncio.current_task()
+        return isinstance(raised, asyncio.CancelledError) and task is not None and not task.cancelling()
 
     def _meant(self, raised: BaseException, task: asyncio.Task[object] | None) -> Strayed | None:
         """What the caller is told in place of this exception; ``None``: the exception is meant for it."""
         if not isinstance(raised, asyncio.CancelledError):
             return Severed(raised) if isinstance(raised, KeyboardInterrupt) else Strayed(raised)
-        while self._own > 0 and task is not None:  # it has cancelled the task that it runs in
-            self._own -= 1
-            task.uncancel()
         return None if task is not None and task.cancelling() else Severed(raised)
 
     def _insist(self, task: asyncio.Task[object] | None) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from quarterdeck.core.canonical import strictly
 from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.vocabulary import ReceiptStatus
 from quarterdeck.ports.tools import Finding, Tool, ToolContext, ToolFailure
@@ -71,7 +72,7 @@ class Compensation:
         else:
             result = await asyncio.to_thread(self._function, **chosen)
         try:
-            return _encoder.encode(result)
+            return strictly(_encoder, result)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ToolFailure(
                 "tool.result_unreadable", f"{self.spec.name} returned what is no JSON: {error}", done=True

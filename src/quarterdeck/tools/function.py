@@ -25,6 +25,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 
+from quarterdeck.core.canonical import strictly
 from quarterdeck.core.contract import checked_key, checked_name
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.labels import Confidentiality, Integrity
@@ -137,7 +138,7 @@ class FunctionTool:
         else:
             result = await self._in_thread(values, context.idempotency_key)
         try:
-            encoded = _encoder.encode(result)
+            encoded = strictly(_encoder, result)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ToolFailure(
                 "tool.result_unreadable", f"{self.spec.name} returned what is no JSON: {error}", done=True

@@ -32,6 +32,7 @@ from typing import cast
 
 import msgspec
 
+from quarterdeck.core.canonical import strictly
 from quarterdeck.core.contract import checked_name
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.labels import Confidentiality, Integrity
@@ -206,7 +207,7 @@ class ManifestTool:
         """Perform once; the result as JSON."""
         result = await self._perform(self.spec.name, msgspec.json.decode(arguments), context)
         try:
-            encoded = _encoder.encode(result)
+            encoded = strictly(_encoder, result)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             said = f"{self.spec.name} returned what is no JSON: {error}"
             raise ToolFailure("tool.result_unreadable", said, done=True) from None

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 import msgspec
 
 from quarterdeck.core import events as ev
+from quarterdeck.core.canonical import strictly
 from quarterdeck.core.carrying import carried
 from quarterdeck.core.commit import MAX_RECORD
 from quarterdeck.core.errors import Corrupt, QuarterdeckError, UsageError
@@ -313,7 +314,7 @@ class _Driver:
         """What the workflow returned is itself a proposal: it leaves only if the gate allows it."""
         held, state = self.held, self.held.state
         try:
-            value = _encoder.encode(result)
+            value = strictly(_encoder, result)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             told = WorkflowOutput(message=f"it returned what has no JSON form: {str(error)[:200]}")
             return Rest(Finish(Status.FAILED, StopReason.FAILED, "workflow.result"), (), _encoder.encode(told))

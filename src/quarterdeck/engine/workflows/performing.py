@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from quarterdeck.core import events as ev
+from quarterdeck.core.canonical import strictly
 from quarterdeck.core.errors import QuarterdeckError, Refused, Unavailable, UsageError
 from quarterdeck.core.judge import revoked
 from quarterdeck.core.loop import Wait
@@ -88,7 +89,7 @@ def _returned(function: Any, arguments: Any, named: Any) -> object:
 
 def _result(step: Step, result: object) -> bytes:
     try:
-        encoded = _encoder.encode(result)
+        encoded = strictly(_encoder, result)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ToolFailure("step.result", f"{step.name} returned what is no JSON: {str(error)[:200]}") from None
     if len(encoded) > MAX_RESULT:

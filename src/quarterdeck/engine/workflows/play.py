@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from quarterdeck.core import events as ev
+from quarterdeck.core.canonical import strictly
 from quarterdeck.core.contract import NAME
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.progress import Report
@@ -215,7 +216,7 @@ class Play:
 
 def _encoded(arguments: object) -> bytes:
     try:
-        payload = _encoder.encode(arguments)
+        payload = strictly(_encoder, arguments)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         said = f"the arguments of a step have no JSON form ({str(error)[:200]}); pass plain values"
         raise UsageError("workflow.arguments", said) from None

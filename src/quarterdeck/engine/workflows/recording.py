@@ -7,6 +7,7 @@ from collections import deque
 import msgspec
 
 from quarterdeck.core import events as ev
+from quarterdeck.core.canonical import strictly
 from quarterdeck.core.errors import Corrupt
 from quarterdeck.core.steps import StepKind
 from quarterdeck.core.vocabulary import ProposalKind, ReceiptStatus, Ruling
@@ -134,7 +135,7 @@ class Recording(Transcript):
     def leaving(self, payload: object, unasked: list[object]) -> bytes:
         """What a fresh history begins with: its input, and what came and was not taken."""
         signals = {name: tuple(msgspec.Raw(one) for one in waiting) for name, waiting in self.signals.items() if waiting}
-        left = Leaving(msgspec.Raw(_encoder.encode(payload)), signals, tuple(unasked))
+        left = Leaving(msgspec.Raw(strictly(_encoder, payload)), signals, tuple(unasked))
         return _encoder.encode(left)
 
     def _begin(self, payload: bytes) -> None:
