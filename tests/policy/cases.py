@@ -51,7 +51,7 @@ CONTEXT: dict[str, object] = {
     "labels": {"untrusted": False, "sensitive": False, "crossing": False, "arguments": []},
 }
 PRINCIPAL: dict[str, object] = {"tenant": "t1", "autonomy": "bounded_autonomous", "risk": "low", "route": "r1"}
-RESOURCE: dict[str, object] = {"effect": "external", "permissions": ("money",)}
+RESOURCE: dict[str, object] = {"effect": "external", "permissions": ("money",), "cost_microusd": 20_000}
 
 
 def engine(policies: str, manifest: PolicyManifest = MANIFEST, **options: Any) -> CedarEngine:

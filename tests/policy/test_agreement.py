@@ -36,6 +36,7 @@ ANYWHERE = [
     'principal in [Agent::"sales", Agent::"support"]',
     '["low", "high"].contains(principal.risk)',
     'resource is Tool && resource.effect == "write"',
+    "resource has cost_microusd && resource.cost_microusd > 1000000",
     'resource has permissions && resource.permissions.contains("money")',
     'resource is Destination',
     'action in Action::"tool"',
@@ -133,7 +134,11 @@ def requests(draw: st.DrawFn) -> PolicyRequest:
         resource,
         principal=draw(word(["support", "sales"])),
         principal_attributes={name: draw(word(["t1", "r1", "low"])) for name in ("tenant", "risk", "route")},
-        resource_attributes={"effect": draw(word(["read", "write"])), "permissions": draw(word([(), ("money",)]))},
+        resource_attributes={
+            "effect": draw(word(["read", "write"])),
+            "permissions": draw(word([(), ("money",)])),
+            "cost_microusd": draw(word([0, 10_000, 5_000_000])),
+        },
         context={
             "tenant": draw(word(["t1", "t2"])),
             "user": draw(word(["ann", "bob"])),

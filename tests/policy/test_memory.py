@@ -30,7 +30,7 @@ def evaluations(built: CedarEngine, *asked: PolicyRequest) -> int:
         refund(note="other", rate=3.25, tags=["b"]),
         request(context={"turn": 9, "user": "bob", "spent": {}, "labels": {"untrusted": False, "sensitive": True}}),
         request(principal="sales", principal_attributes={"risk": "high", "route": "r2"}),
-        request(resource_attributes={"effect": "write", "permissions": ()}),
+        request(resource_attributes={"effect": "write", "permissions": (), "cost_microusd": 0}),
     ],
 )
 def test_what_no_policy_reads_does_not_count(unread: PolicyRequest) -> None:

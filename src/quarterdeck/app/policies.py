@@ -126,7 +126,10 @@ def _request(deck: Quarterdeck, case: Case) -> PolicyRequest:
         usual[name] = inner | value if isinstance(inner, dict) and isinstance(value, dict) else value
     kind = ProposalKind.TOOL if case.tool else ProposalKind.MODEL if case.model else ProposalKind(case.action)
     tool = deck.tools.get(case.tool)
-    attributes = {"effect": tool.spec.effect.value, "permissions": list(tool.spec.permissions)} if tool is not None else {}
+    attributes: dict[str, object] = {}
+    if tool is not None:
+        spec = tool.spec
+        attributes = {"effect": spec.effect.value, "permissions": list(spec.permissions), "cost_microusd": spec.cost_microusd}
     principal = {name: usual[name] for name in standing}
     resource = case.tool or case.model or "caller"
     return PolicyRequest(case.agent, principal, kind.value, RESOURCE_KINDS[kind], resource, attributes, usual, case.arguments)

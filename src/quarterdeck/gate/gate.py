@@ -77,7 +77,11 @@ class Gate:
         self._accounts = accounts
         self._now_us = now_us
         self._attributes = {
-            name: {"effect": EffectClass(spec.effect).value, "permissions": list(spec.permissions)}
+            name: {
+                "effect": EffectClass(spec.effect).value,
+                "permissions": list(spec.permissions),
+                "cost_microusd": spec.cost_microusd,
+            }
             for name, spec in catalogue.specs()
         }
         self._sinks: dict[str, Sinks] = {}

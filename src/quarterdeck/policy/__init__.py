@@ -10,8 +10,8 @@
 principal                 ``Agent::"<name>"`` with ``tenant``, ``autonomy``, ``risk``, ``route`` (strings)
 action                    ``Action::"model"``, ``"memory"``, ``"retrieval"``, ``"delegation"``, ``"reply"``, ``"stop"``;
                           ``Action::"tool"`` is the group of all tool calls, ``Action::"tool:<name>"`` the calls of one
-resource                  ``Tool::"<name>"`` with ``effect`` and ``permissions`` (a set of strings); ``Model::"…"``;
-                          ``Destination::"<name>"`` for everything else (a memory, a corpus, an agent, a person)
+resource                  ``Tool::"<name>"`` with ``effect``, ``permissions`` (a set of strings), ``cost_microusd``;
+                          ``Model::"…"``; ``Destination::"<name>"`` for everything else (a memory, a corpus, an agent, a person)
 context                   ``tenant``, ``user``, ``route``, ``autonomy``, ``risk``, ``mode`` (strings), ``turn``,
                           ``spent.tokens``, ``spent.tool_calls``, ``spent.cost_microusd`` (integers),
                           ``labels.untrusted``, ``labels.sensitive``, ``labels.crossing`` (booleans),

@@ -48,7 +48,13 @@ def _texts(*names: str) -> tuple[Field, ...]:
 
 
 PRINCIPAL: Final = Record(_texts("tenant", "autonomy", "risk", "route"))
-TOOL: Final = Record((*_texts("effect"), Field("permissions", Many(Text()), required=True)))
+TOOL: Final = Record(
+    (
+        *_texts("effect"),
+        Field("permissions", Many(Text()), required=True),
+        Field("cost_microusd", Whole(), required=True),
+    )
+)
 NOTHING: Final = Record(())
 _SPENT = Record(tuple(Field(name, Whole(), required=True) for name in ("tokens", "tool_calls", "cost_microusd")))
 _LABELS = Record(
