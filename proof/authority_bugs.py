@@ -10,11 +10,12 @@ from decimal import Decimal
 
 import msgspec
 
-from quarterdeck.core import errands, origins, records, sinks
+from quarterdeck.core import errands, origins, places, records, sinks
 from quarterdeck.core.errands import Errand
 from quarterdeck.core.identifiers import Given, Identifiers
 from quarterdeck.core.labels import Labels
 from quarterdeck.core.origins import Origins
+from quarterdeck.core.places import Described
 from quarterdeck.core.sinks import NO_CROSSING, Crossing, Role
 from quarterdeck.core.stated import Stated
 from quarterdeck.core.vocabulary import EffectClass
@@ -116,6 +117,49 @@ def _chosen_last(value: object, names: Callable[[str], bool]) -> Mapping[str, ob
     return max((each.fields for each in records.records(value) if any(names(name) for name in each.names)), key=str, default={})
 
 
+_look_through = Origins._look_through
+
+
+def _complete_always(self: Origins, *rest: object, complete: bool) -> None:
+    _look_through(self, *rest, complete=True)  # type: ignore[arg-type]
+
+
+def _begins_last(value: object, part: str, *, ends: bool) -> Iterator[tuple[str, str]]:
+    yield from [("", each) for each in value if str(each).startswith(part)][-1:] if isinstance(value, list) else ()
+
+
+def _extreme_any(value: object, fields: frozenset[str], *, most: bool) -> Iterator[tuple[str, str]]:
+    for each in records.records(value):
+        yield from each.identifiers
+
+
+def _opens_again(self: Origins, value: object) -> bool:
+    self._settle_unread()
+    return value in self._opened
+
+
+def _pages_of_anybody(self: Described, value: object, place: str) -> frozenset[str]:
+    return frozenset(places._links(value, frozenset()))
+
+
+def _a_mail_of(self: Described, value: object, place: str) -> str:
+    return max(places._MAIL.findall(str(value)), default="")
+
+
+def _last_mail(self: Described, value: object, place: str) -> str:
+    return max(places._MAIL.findall(str(value)), default="", key=lambda mail: "dana@" in mail) if self.people.get(place) else ""
+
+
+def _paid_anything(self: Origins, value: object) -> Decimal | None:
+    self._settle_unread()
+    return Decimal(10**9) if value in self._payers else None
+
+
+def _payers_of_any(value: object, prices: frozenset[Decimal], about: frozenset[str]) -> Iterator[places.Payment]:
+    for each in records.records(value):
+        yield from [places.Payment(str(each.fields.get("sender")), price) for price in prices]
+
+
 BUGS: dict[str, Plant] = {
     "there are no labels": lambda: patched(Gate, "crossing", lambda *_: NO_CROSSING),
     "every result is trusted": lambda: patched(Origins, "received", _always_believed),
@@ -146,6 +190,17 @@ BUGS: dict[str, Plant] = {
     "in public, pages are free": lambda: patched(sinks, "_astray", lambda *_: NO_CROSSING),
     "every field is pointed at": lambda: patched(Errand, "points_at", lambda self, field: True),
     "of two of a name, one is the one": lambda: patched(origins, "chosen", _chosen_last),
+    "every list is complete": lambda: patched(Origins, "_look_through", _complete_always),
+    "of two that begin so, one is the one": lambda: patched(places, "_beginning", _begins_last),
+    "everything of a list is the oldest": lambda: patched(places, "_extreme", _extreme_any),
+    "a page may be read again": lambda: patched(Origins, "opens", _opens_again),
+    "there are pages everywhere": lambda: patched(Described, "pages", _pages_of_anybody),
+    "many pages tell no more than few": lambda: patched(places, "MAX_LINKS", 100),
+    "an address needs no name": lambda: patched(Described, "only_mail", _a_mail_of),
+    "of two addresses, one is the one": lambda: patched(Described, "only_mail", _last_mail),
+    "who paid may have anything": lambda: patched(Origins, "paid", _paid_anything),
+    "everybody has paid": lambda: patched(origins, "payments", _payers_of_any),
+    "a share is of anything": lambda: patched(Stated, "shared", lambda self, amount, whole: self.share is not None),
     "to be named is to be written to": lambda: patched(sinks, "ABOUT_WHOM", frozenset()),
     "an address is one only in its own argument": lambda: patched(sinks, "_reaches", lambda value: False),
     "flags and choices are harmless": lambda: patched(sinks, "_widens", lambda *_: False),

@@ -328,3 +328,10 @@ def test_names_that_a_schema_does_not_give_are_data() -> None:
 )
 def test_accounts_cards_and_links_of_any_kind(text: str, found: bool) -> None:
     assert bool(list(links(text))) is found
+
+
+def test_some_of_a_closed_list_are_a_choice_like_one_of_it() -> None:
+    doors = {"type": "array", "items": {"type": "string", "enum": ["front", "rear"]}}
+    open_list = {"type": "array", "items": {"type": "string"}}
+    found = roles({"properties": {"doors": doors, "people": open_list}}, EffectClass.EXTERNAL, None)
+    assert found == {"doors": Role.NEUTRAL, "people": Role.TARGET}

@@ -83,6 +83,8 @@ for _family, _words in _FAMILIES.items():
     for _word in _words.split():
         _VERBS[stem(_word)] = _VERBS.get(stem(_word), frozenset()) | {_family}
 _KNOWN = frozenset(_VERBS) | {stem(word) for word in _ASKING.split()}
+KNOWN_WORDS = _KNOWN
+"""The stems of words that say what to do, and of those that ask."""
 _ALSO_NOUNS = frozenset([stem(word) for word in _NOUNS_TOO.split()])
 _DROPPED = frozenset([stem(word) for word in _GENERIC.split()])
 _BEFORE = frozenset(_LEADING.split())
@@ -95,6 +97,11 @@ def words_of(name: str) -> tuple[str, ...]:
     ('send', 'mail', 'to')
     """
     return tuple([stem(word) for word in _SPLIT.split(name) if word])
+
+
+def stems_of(words: str) -> frozenset[str]:
+    """The stems of words with blanks between them."""
+    return frozenset([stem(word) for word in words.split()])
 
 
 def nouns(*names: str) -> frozenset[str]:
@@ -114,6 +121,11 @@ def _said(text: str) -> str:
     """
     text = _LATER.sub(" ", _QUOTED.sub(" ", text))
     return _GOAL.sub(" ", text) if _ADVICE.search(text) else text
+
+
+def unquoted(text: str) -> str:
+    """A text without what is quoted in it."""
+    return _QUOTED.sub(" ", text)
 
 
 class Deed(msgspec.Struct, frozen=True):

@@ -31,6 +31,7 @@ from quarterdeck.core.errands import Errand, nouns, stem
 from quarterdeck.core.errors import UsageError
 from quarterdeck.core.identifiers import Given, Identifiers
 from quarterdeck.core.labels import Labels
+from quarterdeck.core.places import Described, payments
 from quarterdeck.core.records import chosen, named, owed, records
 from quarterdeck.core.stated import Stated, host_of
 from quarterdeck.core.vocabulary import EffectClass, ReceiptStatus
@@ -47,6 +48,8 @@ MAX_WAITING = 262_144
 """The most bytes of trusted results kept unread until something untrusted is read; later ones are read at once."""
 REQUEST_SPAN = 8
 """The longest value, in words, that is found inside a request or inside instructions."""
+ITEMS = "."
+"""The field that stands in ``trusted_fields`` for the items of a result that is a list of texts or numbers, each as a whole."""
 RESULT_SPAN = 3
 """The longest value, in words, that is found inside a longer text of a trusted result; whole texts always are."""
 
@@ -65,6 +68,7 @@ _DIGITS = re.compile(r"\d")
 _MANY = 6
 _STOPS = ".,;:!?"
 _LOOSE = re.compile(r"[^\W_]+")
+_RUN_ON = re.compile(r"(?<!\S)(\S{1,200}[a-z]{2})\.[A-Z][a-z]*(?!\S)")
 _TIME = re.compile(r"\d{4}-\d{2}(-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?)?)?\Z|\d{1,2}:\d{2}\Z")
 _SHORT_NAME = 3
 _LINKING = frozenset([stem(word) for word in ("link", "linked", "cited")])
@@ -134,19 +138,9 @@ class Origins:
     """
 
     __slots__ = (
-        *(
-            "_amounts",
-            "_asked",
-            "_identifiers",
-            "_marks",
-            "_names",
-            "_patterns",
-            "_pointed",
-            "_unread",
-            "_unread_bytes",
-            "_waiting",
-        ),
-        *("_stated", "_waiting_bytes", "_wrote", "errand", "stated", "tainted"),
+        *("_amounts", "_asked", "_described", "_identifiers", "_marks", "_names", "_only", "_opened", "_patterns", "_payers"),
+        *("_pointed", "_read", "_stated", "_unread", "_unread_bytes", "_waiting", "_waiting_bytes", "_wrote"),
+        *("errand", "stated", "tainted"),
     )
 
     def __init__(self, patterns: Iterable[str] = (), *, tainted: bool = False) -> None:
@@ -156,11 +150,16 @@ class Origins:
         self._identifiers = Identifiers()
         self._amounts: set[Decimal] = set()
         self._pointed: set[str] = set()
+        self._only: set[str] = set()
+        self._opened: set[str] = set()
+        self._read: set[str] = set()
+        self._payers: dict[str, Decimal] = {}
         self._stated = False
-        self._unread: list[tuple[bytes, str, str]] = []
+        self._unread: list[tuple[bytes, str, Source, bool]] = []
         self._unread_bytes = 0
         self.errand = Errand()
         self.stated = Stated()
+        self._described = Described()
         self._patterns = tuple(patterns)
         self._waiting: list[tuple[bytes, Source, bool]] = []
         self._waiting_bytes = 0
@@ -173,11 +172,14 @@ class Origins:
         marks, self._marks = self._marks, self._asked
         try:
             self.trust(text, REQUEST_SPAN)
+            for found in _RUN_ON.findall(text[:MAX_WISH]):
+                self._word(found)
         finally:
             self._marks = marks
         text = text[:MAX_WISH]
         self._stated = self._stated or _NUMBER.search(_PERCENT.sub(" ", text)) is not None
         self.stated.read(text)
+        self._described.read(text)
         self.errand.read(text)
         self._identifiers.asked(text)
         words = _loose(text).split()
@@ -219,9 +221,11 @@ class Origins:
         """Everything in this JSON may be; where ``only`` names fields, what stands in these."""
         value = msgspec.json.decode(payload)
         for name, leaf in leaves(value):
-            if only and name not in only:
+            if only and (name or ITEMS) not in only:
                 continue
-            if isinstance(leaf, str):
+            if only and not name:
+                self._whole(leaf)
+            elif isinstance(leaf, str):
                 self.trust(leaf)
             elif (exact := number(leaf)) is not None:
                 self._number(exact)
@@ -252,14 +256,33 @@ class Origins:
 
     def owes(self, value: object, *, minor: bool = False) -> bool:
         """Whether an amount to be paid is no more than the greatest price that the caller stated or, where the caller has named no number
-        at all, than a record of a party that the caller named has. ``minor``: the value is in cents.
+        at all, than a record of a party that the caller named has; or, where a share was stated, no more than that share of the record
+        and the greatest price together. ``minor``: the value is in cents.
         """
         self._settle_unread()
         exact = number(value)
         if exact is None or exact <= 0:
             return False
         exact = exact / 100 if minor else exact
-        return self.stated.within(exact) or (not self._stated and any(exact <= each for each in self._amounts))
+        if self.stated.within(exact) or any(self.stated.shared(exact, each) for each in self._amounts):
+            return True
+        return not self._stated and any(exact <= each for each in self._amounts)
+
+    def opens(self, value: object) -> bool:
+        """Whether a web address may be read because it stands where the caller said that there are pages to read; once, so that nothing is
+        told by how often."""
+        self._settle_unread()
+        return isinstance(value, str) and value in self._opened and value not in self._read
+
+    def only(self, value: object) -> bool:
+        """Whether a mail address is the only one at a place that the caller named, and has a name of the caller's."""
+        self._settle_unread()
+        return isinstance(value, str) and canonical_word(value) in self._only
+
+    def paid(self, value: object) -> Decimal | None:
+        """How much the caller wants to go back to whom this is: what they paid; ``None`` if nothing."""
+        self._settle_unread()
+        return self._payers.get(value) if isinstance(value, str) else None
 
     def pointed(self, value: object) -> bool:
         """Whether a mail address is in a field that the caller pointed at ("the same participants as"), of the one record that the
@@ -288,12 +311,14 @@ class Origins:
         if status is ReceiptStatus.SUCCEEDED:
             if believed and (not untrusted or source.trusted_fields):
                 self._believe(payload, source, untrusted)
-            elif asked is not None and reads and not source.reaches:
-                self._keep(payload, asked, source.name)
+            if asked is not None and reads and (untrusted or not believed):
+                self._keep(payload, asked, source)
             if asked is not None and not reads:
                 self._made(payload, asked, source.name)
         if self.tainted and not reads and not believed:
             self._wrote = True
+        if reads and source.reaches and asked is not None:
+            self._read.update([leaf for leaf in _arguments(asked) or () if isinstance(leaf, str) and leaf in self._opened])
         self.tainted = self.tainted or untrusted
 
     def _believe(self, payload: bytes, source: Source, untrusted: bool) -> None:
@@ -308,9 +333,11 @@ class Origins:
             for payload, source, untrusted in waiting:
                 self.trust_json(payload, source.trusted_fields if untrusted else frozenset(), source)
 
-    def _keep(self, payload: bytes, asked: str, name: str) -> None:
+    def _keep(self, payload: bytes, asked: str, source: Source) -> None:
         """Records of an untrusted source: their contents are not believed, but the identifiers of those that the caller named."""
-        self._unread.append((payload, asked, name))
+        if source.reaches and not self._described.people:
+            return
+        self._unread.append((payload, asked, source, self._wrote))
         self._unread_bytes += len(payload)
         if self._unread_bytes > MAX_WAITING:
             self._settle_unread()
@@ -320,16 +347,46 @@ class Origins:
             return
         self._settle()
         unread, self._unread, self._unread_bytes = self._unread, [], 0
-        for payload, asked, name in unread:
+        for payload, asked, source, wrote in unread:
             given = _arguments(asked)
             if given is None or len(payload) > MAX_WAITING or not all(self._harmless(leaf) for leaf in given):
                 continue
             value = msgspec.json.decode(payload)
-            meant = any(isinstance(leaf, str) and self.calls(leaf) for leaf in given)
-            for field, identified in named(value, self.calls, asked=meant):
-                self._identifiers.learn(identified, nouns(name, field), Given.NAMED)
-            self._amounts.update(owed(value, self.calls))
-            self._point(chosen(value, self.calls))
+            words = [leaf for leaf in given if isinstance(leaf, str)]
+            if words and all(self._spoken(leaf) for leaf in words):
+                self._visit(value, source, words)
+            if not source.reaches:
+                self._look_through(value, source, given, complete=not wrote and all(leaf is None for leaf in given))
+
+    def _look_through(self, value: object, source: Source, given: list[object], *, complete: bool) -> None:
+        """Take in what the records of the system's own give to what the caller named, or described of all that there is."""
+        meant = any(isinstance(leaf, str) and self.calls(leaf) for leaf in given)
+        for field, identified in named(value, self.calls, asked=meant):
+            self._identifiers.learn(identified, nouns(source.name, field), Given.NAMED)
+        about = nouns(source.name)
+        if complete:
+            for field, identified in self._described.chosen(value, about):
+                self._identifiers.learn(identified, about | nouns(field), Given.NAMED)
+        self._amounts.update(owed(value, self._named))
+        self._point(chosen(value, self.calls))
+        if self._described.refunds:
+            self._payers.update({each.payer: each.amount for each in payments(value, frozenset(self.stated.prices), about)})
+
+    def _visit(self, value: object, source: Source, places: list[str]) -> None:
+        """Take in the addresses at a place that the caller named."""
+        for place in places:
+            if len(self._only) < MAX_MARKS and (mail := self._described.only_mail(value, place)):
+                self._only.add(canonical_word(mail))
+        if not source.reaches and len(self._opened) < MAX_MARKS:
+            self._opened.update(self._described.pages(value, " ".join(places)))
+
+    def _named(self, text: str) -> bool:
+        """Whether the caller used these words, or a name in them."""
+        return self.calls(text) or self._described.speaks_of(text)
+
+    def _spoken(self, text: str) -> bool:
+        """Whether a text that a read was given is the caller's, and no time: a place that the caller named."""
+        return _TIME.match(text) is None and (self.calls(text) or self._holds(text, told=False))
 
     def _point(self, fields: Mapping[str, object]) -> None:
         for field, value in fields.items():
@@ -373,6 +430,14 @@ class Origins:
                 self._marks.add(hash(word))
                 if _many_digits(word) and (joined := _GROUPS.sub("", word)) != word:
                     self._marks.add(hash(joined))
+
+    def _whole(self, leaf: object) -> None:
+        """One item of a list, which may be acted upon as it is, and no word in it."""
+        exact = number(leaf)
+        if exact is not None:
+            self._number(exact)
+        elif isinstance(leaf, str) and len(leaf) <= MAX_VALUE:
+            self._mark(leaf)
 
     def _number(self, exact: Decimal) -> None:
         if len(self._marks) < MAX_MARKS:

@@ -17,7 +17,7 @@ from decimal import Decimal, InvalidOperation
 
 import msgspec
 
-from quarterdeck.core.errands import stem, words_of
+from quarterdeck.core.errands import stems_of, words_of
 
 MAX_RECORDS = 5_000
 """The most records of one result that are looked at."""
@@ -25,17 +25,11 @@ MAX_NAME = 120
 """The longest text, in characters, that is taken for the name of a record."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
-
-
-def _stems(words: str) -> frozenset[str]:
-    return frozenset([stem(word) for word in words.split()])
-
-
-_NAMING = _stems("name title filename path subject slug summary")
-_PARTIES = _stems("name recipient sender payee payer merchant vendor company counterparty account iban customer")
-_IDENTIFYING = _stems("id uid uuid key number nr no ref code")
-_MONEY = _stems("amount price total sum cost fee cents minor")
-_MINOR = _stems("cents minor")
+_NAMING = stems_of("name title filename path subject slug summary")
+_PARTIES = stems_of("name recipient sender payee payer merchant vendor company counterparty account iban customer subject memo")
+_IDENTIFYING = stems_of("id uid uuid key number nr no ref code")
+_MONEY = stems_of("amount price total sum cost fee cents minor")
+_MINOR = stems_of("cents minor")
 
 
 class Record(msgspec.Struct, frozen=True):

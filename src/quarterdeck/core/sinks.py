@@ -27,7 +27,8 @@ import msgspec
 from quarterdeck.core.errands import ABOUT_WHOM, Deed
 from quarterdeck.core.identifiers import Given, short
 from quarterdeck.core.labels import Confidentiality, Labels
-from quarterdeck.core.origins import MAX_VALUE, Origins, leaves
+from quarterdeck.core.origins import MAX_VALUE, Origins, leaves, number
+from quarterdeck.core.places import PAYMENTS
 from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.vocabulary import EffectClass
 
@@ -124,7 +125,9 @@ def _followed(part: object, schema: Mapping[str, object]) -> object:
 
 
 def _closed(shape: Mapping[str, object]) -> bool:
-    """Whether an argument is one of a closed list, or nothing."""
+    """Whether an argument is one of a closed list, some of it, or nothing."""
+    if shape.get("type") == "array" and isinstance(shape.get("items"), Mapping):
+        return _closed(shape["items"])  # type: ignore[arg-type]
     branches = next((shape[word] for word in ("anyOf", "oneOf") if isinstance(shape.get(word), list)), [shape])
     given = [each for each in branches if not (isinstance(each, Mapping) and each.get("type") == "null")]  # type: ignore[attr-defined]
     return bool(given) and all(isinstance(each, Mapping) and ("enum" in each or "const" in each) for each in given)
@@ -150,7 +153,8 @@ def _kinds(shape: Mapping[str, object]) -> set[str]:
 class Sinks(msgspec.Struct, frozen=True):
     """What the gate has to know of one tool's reach; made once. ``sensitive``: to act through it is sensitive access by itself;
     ``giving``: it gives something to whom it reaches, so that to be named is not enough; ``listed``: whom it reaches is a list, so that
-    a call without one reaches nobody; ``fields``: every name that its schema gives to a field, so that other names are data;
+    a call without one reaches nobody; ``paying``: what it moves is money; ``fields``: every name that its schema
+    gives to a field, so that other names are data;
     ``closed``: the arguments that are one of a closed list.
     """
 
@@ -165,6 +169,7 @@ class Sinks(msgspec.Struct, frozen=True):
     name: str = ""
     deed: Deed = Deed(frozenset(), frozenset(), frozenset())
     listed: bool = False
+    paying: bool = False
 
 
 def sinks_of(spec: ToolSpec) -> Sinks:
@@ -189,7 +194,10 @@ def sinks_of(spec: ToolSpec) -> Sinks:
     listed = bool(targets) and isinstance(properties, dict) and all(_is_list(properties.get(name)) for name in targets)
     deed = Deed.of(spec.name)
     giving = spec.effect is not EffectClass.WRITE and bool(deed.families & ABOUT_WHOM)
-    return Sinks(found, spec.effect, not inward, sensitive, defaults, _fields(schema), closed, giving, spec.name, deed, listed)
+    paying = "pay" in deed.families or not PAYMENTS.isdisjoint(deed.about)
+    return Sinks(
+        found, spec.effect, not inward, sensitive, defaults, _fields(schema), closed, giving, spec.name, deed, listed, paying
+    )
 
 
 def _fields(schema: object) -> frozenset[str]:
@@ -265,7 +273,8 @@ def crossing(sinks: Sinks, arguments: object, labels: Labels, origins: Origins |
             codes[f"label.untrusted_{role.value}"] = blamed[name] = None
             continue
         for leaf in given:
-            if code := _doubt(name, leaf, role, sinks, trusted):
+            code = _doubt(name, leaf, role, sinks, trusted)
+            if code and not (role is Role.TARGET and _points(leaf, values, labels, sinks, trusted)):
                 codes[code] = blamed[name] = None
     secret = labels.confidentiality is Confidentiality.SECRET
     _judge_prose(sinks, prose, trusted, aimed, codes, blamed, secret=secret)
@@ -379,7 +388,7 @@ def _doubt(name: str, leaf: object, role: Role, sinks: Sinks, trusted: Origins) 
         minor = name.lower().endswith(("cents", "minor"))
         if trusted.holds(leaf) or (minor and isinstance(leaf, int) and leaf % 100 == 0 and trusted.holds(leaf // 100)):
             return ""
-        paid = "pay" in sinks.deed.families and not _COUNTED.intersection(_split(name)) and trusted.errand.asks(sinks.deed)
+        paid = sinks.paying and not _COUNTED.intersection(_split(name)) and trusted.errand.asks(sinks.deed)
         return "" if paid and trusted.owes(leaf, minor=minor) else "label.untrusted_amount"
     parts = _parts(leaf) if isinstance(leaf, str) else []
     if any(short(part) for part in parts):
@@ -389,13 +398,29 @@ def _doubt(name: str, leaf: object, role: Role, sinks: Sinks, trusted: Origins) 
     found = trusted.identifies(leaf, name, sinks.name) if small or not trusted.asked(leaf) else Given.ASKED
     if found is Given.ASKED:
         return unasked if sinks.giving else ""
-    if wanted and "pay" not in sinks.deed.families and trusted.pointed(leaf):
+    if wanted and not sinks.paying and trusted.pointed(leaf):
         return ""
     if found is Given.NAMED and (wanted or trusted.errand.allows(sinks.deed)):
         return ""
     if found is Given.TOLD or (not small and trusted.holds(leaf)):
         return unasked
     return "label.untrusted_target"
+
+
+def _points(leaf: object, values: Mapping[str, object], labels: Labels, sinks: Sinks, trusted: Origins) -> bool:
+    """Whether the caller pointed at a target without saying it: a page to be read where they are said to be, the only address at a
+    named place, or somebody to whom is paid back what they paid.
+    """
+    if sinks.effect is EffectClass.READ:
+        return labels.confidentiality is not Confidentiality.SECRET and trusted.opens(leaf)
+    if not trusted.errand.asks(sinks.deed):
+        return False
+    if not sinks.paying:
+        return trusted.only(leaf)
+    most = trusted.paid(leaf)
+    given = [each for name, value in values.items() if sinks.roles.get(name) is Role.AMOUNT for each in _said(value)]
+    exact = [number(each) for each in given]
+    return most is not None and bool(exact) and all(each is not None and 0 < each <= most for each in exact)
 
 
 _NOTHING_TRUSTED = Origins(tainted=True)

@@ -16,6 +16,8 @@ from decimal import Decimal
 
 MAX_HOSTS = 1_024
 """The most hosts kept of one run."""
+MAX_PRICES = 64
+"""The most prices kept of one run, each for itself."""
 MAX_TEMPLATES = 32
 """The most titles with places to be filled kept of one run."""
 MAX_TITLE = 256
@@ -31,6 +33,7 @@ _ADDRESS = re.compile(
     r"(?i)(?<![\w@.-])(?:https?://|www\.)([a-z0-9-]+(?:\.[a-z0-9-]+)+)|(?<![\w@./-])([a-z0-9-]+(?:\.[a-z0-9-]+)+)/\w"
 )
 _TEMPLATE = re.compile(r"[\"'“‘]([^\"'“”‘’\n]{0,80}\{[^{}\n]{1,40}\}[^\"'“”‘’\n]{0,80})[\"'”’]")
+_SHARE = re.compile(r"(?i)(?<![\w.,])(\d{1,3}(?:\.\d{1,4})?)\s?(?:%|percent\b|per\s+cent\b)")
 _PLACE = re.compile(r"\\?\{[^{}]{1,40}\}")
 _FEWEST = 4
 
@@ -48,10 +51,12 @@ def host_of(address: str) -> str:
 class Stated:
     """The prices, hosts and titles of one run's trusted requests."""
 
-    __slots__ = ("_templates", "hosts", "most")
+    __slots__ = ("_templates", "hosts", "most", "prices", "share")
 
     def __init__(self) -> None:
         self.most: Decimal | None = None
+        self.prices: set[Decimal] = set()
+        self.share: Decimal | None = None
         self.hosts: set[str] = set()
         self._templates: list[re.Pattern[str]] = []
 
@@ -60,6 +65,11 @@ class Stated:
         for found in _PRICE.finditer(text):
             price = Decimal((found[1] or found[2] or found[3]).replace(",", ""))
             self.most = price if self.most is None else max(self.most, price)
+            if len(self.prices) < MAX_PRICES:
+                self.prices.add(price)
+        for found in _SHARE.finditer(text):
+            share = Decimal(found[1])
+            self.share = share if self.share is None else max(self.share, share)
         for found in _ADDRESS.finditer(text):
             if len(self.hosts) < MAX_HOSTS:
                 self.hosts.add((found[1] or found[2]).lower().removeprefix("www."))
@@ -72,6 +82,10 @@ class Stated:
     def within(self, amount: Decimal) -> bool:
         """Whether an amount is no more than the greatest price that was stated."""
         return self.most is not None and 0 < amount <= self.most
+
+    def shared(self, amount: Decimal, whole: Decimal) -> bool:
+        """Whether an amount is no more than the greatest share that was stated, of this whole, and the greatest price together."""
+        return self.share is not None and 0 < amount <= whole * self.share / 100 + (self.most or 0)
 
     def fills(self, title: str) -> bool:
         """Whether a title is one that was stated, with its places filled."""

@@ -8,7 +8,8 @@
                        (``readOnlyHint``, ``destructiveHint``), else ``external``
 ``source``             integrity of what it returns: ``trusted`` or ``untrusted`` (also ``sources``, ``integrity``). Without
                        it, what a read returns is untrusted
-``trusted_fields``     fields of an otherwise untrusted result whose values may be trusted
+``trusted_fields``     fields of an otherwise untrusted result, at any depth, whose values may be trusted; ``.`` for the items
+                       of a result that is a plain list, each as a whole
 ``sensitivity``        ``public``, ``internal``, ``sensitive`` or ``secret``: of what a read returns, of what an effect touches
                        (also ``confidentiality``). Without it, everything is sensitive but what a read fetches from an address
 ``sinks``              the arguments that say whom or what it reaches: a list of names, or an object from names to kinds, of
