@@ -63,7 +63,9 @@ _PAGES = stems_of("link links page pages webpage website websites site sites art
 PAYMENTS = stems_of("transaction payment transfer deposit")
 """The stems of what names of tools say where money is moved."""
 _REFUNDS = stems_of("refund reimburse return repay")
-_PLACE = re.compile(r"(?i)(?:\bhttps?://|(?<![\w@./-])www\.)[^\s<>\"'`()\[\]{}|\\]+|(?<![\w@./-])[\w./-]*\w\.[a-z]{2,5}(?![\w@-])")
+_PLACE = re.compile(
+    r"(?i)(?:\bhttps?://|(?<![\w@./-])www\.)[^\s<>\"'`()\[\]{}|\\]+|(?<![\w@./-])[\w./-]*\w\.[a-z]{2,5}(?![\w@-])"
+)
 _NAMED = re.compile(r"[^\W\d_]+")
 _LETTERS = re.compile(r"[^\W_]+")
 _SENTENCE = re.compile(r"[.!?;]\s|\n")
