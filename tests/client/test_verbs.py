@@ -34,6 +34,14 @@ async def test_a_run_is_asked_for_and_its_result_awaited(house: House, hands: Ha
         assert (await hands.do(other.result, 20)).ok
 
 
+async def test_the_result_of_a_workflow_is_a_value_or_says_why_there_is_none(house: House, hands: Hands) -> None:
+    async with hands.client(house.url) as client:
+        good = await hands.do((await hands.do(client.submit, "price", 3)).result, 20)
+        bad = await hands.do((await hands.do(client.submit, "price", -3)).result, 20)
+    assert (good.value, good.message) == ({"pence": 300}, "")
+    assert (bad.value, bad.code, bad.message) == (None, "workflow.failed", "ValueError: -3 is no price")
+
+
 async def test_a_result_is_awaited_while_the_run_goes_on(house: House, hands: Hands) -> None:
     async with hands.client(house.url) as client:
         run = await hands.do(client.submit, "slow")

@@ -208,7 +208,7 @@ def performed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One whole performance: its folder, and what it printed."""
     folder = tmp_path_factory.mktemp("demo")
     with _demo(folder) as demo:
-        output, _ = demo.communicate(timeout=120)
+        output, _ = demo.communicate(timeout=400)
     assert demo.returncode == 0, output
     return folder, output
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import msgspec
 
-from quarterdeck import Quarterdeck, ToolContext, ToolFailure
+from quarterdeck import Context, Quarterdeck, ToolContext, ToolFailure
 from quarterdeck.app.runtime import Runtime
 from quarterdeck.core.errors import Unauthenticated
 from quarterdeck.core.identity import EVERY_TENANT, Grant, Principal, Role
@@ -75,6 +75,12 @@ class Shop:
             ctx.progress(1, 2, "at the door")
             await self.gate.wait()
             return "now"
+
+        @deck.workflow("price")
+        async def price(ctx: Context, pounds: int) -> dict[str, int]:
+            if pounds < 0:
+                raise ValueError(f"{pounds} is no price")
+            return {"pence": 100 * pounds}
 
         many = [[("find_order", {"order_id": f"o{number}"})] for number in range(9)]
         deck.agent("greet", model=ScriptedModel(lambda messages: f"hello {messages[-1].content}"))

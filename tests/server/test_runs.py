@@ -24,8 +24,18 @@ async def test_who_waits_gets_the_result(house: House) -> None:
     async with house.client() as client:
         answer = await client.post("/v1/runs", json=GREET, headers={"prefer": "respond-async, wait=20"})
     assert answer.status_code == 200
-    assert answer.json()["result"] == {"text": "hello you", "partial": False}
+    assert answer.json()["result"] == {"text": "hello you", "partial": False, "message": "", "value": None}
     assert (answer.json()["status"], answer.headers["preference-applied"]) == ("succeeded", "wait=20")
+
+
+async def test_the_result_of_a_workflow_is_a_value_and_why_it_failed_is_said_to_readers_of_contents(house: House) -> None:
+    async with house.client() as client, house.client("vic") as viewer:
+        good = await client.post("/v1/runs", json={"intent": "price", "payload": 3}, headers={"prefer": "wait=20"})
+        assert good.json()["result"] == {"text": '{"pence":300}', "partial": False, "message": "", "value": {"pence": 300}}
+        bad = await client.post("/v1/runs", json={"intent": "price", "payload": -3}, headers={"prefer": "wait=20"})
+        said = {"text": "", "partial": False, "message": "ValueError: -3 is no price", "value": None}
+        assert (bad.json()["code"], bad.json()["result"]) == ("workflow.failed", said)
+        assert (await viewer.get(f"/v1/runs/{bad.json()['run_id']}")).json()["result"] is None
 
 
 async def test_who_asks_for_sync_waits_without_saying_so(house: House) -> None:

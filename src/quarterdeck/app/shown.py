@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from quarterdeck.app.routing import EVERY_ROUTE, TermsTable, in_force, terms_for
-from quarterdeck.app.views import ProgressView, RunView
+from quarterdeck.app.views import ProgressView, RunResult, RunView
 from quarterdeck.core.admission import STARTED, serves
 from quarterdeck.core.specs import AgentSpec, RouteSpec, ToolSpec
 from quarterdeck.core.vocabulary import AdmissionAnswer
@@ -45,8 +45,12 @@ def run_in_full(view: RunView, *, content: bool) -> Fields:
         "unknown_effects": view.unknown_effects,
         "approvals": view.approvals,
         "progress": None if view.progress is None else _reported(view.progress, content=content),
-        "result": {"text": result.text, "partial": result.partial} if content and result.done else None,
+        "result": _output(result) if content and result.done else None,
     }
+
+
+def _output(result: RunResult) -> Fields:
+    return {"text": result.text, "partial": result.partial, "message": result.message, "value": result.value}
 
 
 def _reported(told: ProgressView, *, content: bool) -> Fields:

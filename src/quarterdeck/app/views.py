@@ -17,7 +17,8 @@ from quarterdeck.ports.store import Insights, RunPosition, RunRow, StoredEvent
 class RunResult(msgspec.Struct, frozen=True):
     """How a run stands: its status, stop reason and code, what it said, what its effects came to, what it cost.
 
-    ``str(result)`` is the text; ``ok`` whether it succeeded; ``done`` whether it has ended.
+    ``str(result)`` is the text; ``ok`` whether it succeeded; ``done`` whether it has ended. ``value`` is what a workflow returned, as JSON
+    has it; ``message`` says why a run failed, for people, beside the stable ``code``.
     """
 
     run_id: str
@@ -29,6 +30,8 @@ class RunResult(msgspec.Struct, frozen=True):
     effects: dict[str, int]
     spent: dict[str, int]
     waiting_on: tuple[str, ...] = ()
+    message: str = ""
+    value: object = None
 
     @property
     def ok(self) -> bool:
@@ -98,7 +101,18 @@ def result_of(insights: Insights, run_id: str) -> RunResult:
         if isinstance(event, ev.RunFinished):
             output: dict[str, object] = msgspec.json.decode(last.payload) if last.payload is not None else {}
             text, partial = str(output.get("text", "")), bool(output.get("partial", False))
-            return RunResult(run_id, event.status, event.reason, event.code, text, partial, event.effects, event.spent)
+            return RunResult(
+                run_id,
+                event.status,
+                event.reason,
+                event.code,
+                text,
+                partial,
+                event.effects,
+                event.spent,
+                message=str(output.get("message", "")),
+                value=output.get("value"),
+            )
     state = state_of(read_all(insights, run_id))
     return RunResult(
         run_id,

@@ -235,8 +235,8 @@ def note_more(cursor: str | None) -> None:
 def print_result(result: RunResult, *, text: bool) -> None:
     """How a run stands, for people; ``text`` shows what it said."""
     say(f"{safe(result.run_id)}  {result.status}  {safe(result.code or result.reason)}{'  (partial)' if result.partial else ''}")
-    if text and result.text:
-        say(safe(result.text, lines=True))
+    if text and (said := result.text or result.message):
+        say(safe(said, lines=True))
     if result.waiting_on:
         say(f"waits for {safe(', '.join(result.waiting_on))}")
     for on in result.waiting_on:

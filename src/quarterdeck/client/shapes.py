@@ -40,10 +40,15 @@ class RunSummary(_Shown, frozen=True, kw_only=True):
 
 
 class Output(_Shown, frozen=True, kw_only=True):
-    """What a run said at its end; ``partial`` if a limit was reached before it was done."""
+    """What a run said at its end; ``partial`` if a limit was reached before it was done.
+
+    ``value`` is what a workflow returned, ``text`` the same as text; ``message`` says why a run failed.
+    """
 
     text: str
     partial: bool
+    message: str = ""
+    value: object = None
 
 
 class Progress(_Shown, frozen=True, kw_only=True):
@@ -117,8 +122,8 @@ class Replay(msgspec.Struct, frozen=True):
 class RunResult(msgspec.Struct, frozen=True):
     """How a run stands: its status, stop reason and code, what it said, what its effects came to, what it cost.
 
-    ``str(result)`` is the text; ``ok`` whether it succeeded; ``done`` whether it has ended. The text is empty for whoever may not read
-    contents.
+    ``str(result)`` is the text; ``ok`` whether it succeeded; ``done`` whether it has ended. ``value`` is what a workflow returned;
+    ``message`` says why a run failed, for people. All three are empty for whoever may not read contents.
     """
 
     run_id: str
@@ -130,6 +135,8 @@ class RunResult(msgspec.Struct, frozen=True):
     effects: dict[str, int]
     spent: dict[str, int]
     waiting_on: tuple[str, ...] = ()
+    message: str = ""
+    value: object = None
 
     @property
     def ok(self) -> bool:
@@ -148,7 +155,19 @@ class RunResult(msgspec.Struct, frozen=True):
     def of(cls, run: RunDetail) -> RunResult:
         """The result part of a run."""
         said = run.result or Output(text="", partial=run.reason == "partial")
-        return cls(run.run_id, run.status, run.reason, run.code, said.text, said.partial, run.effects, run.spent, run.waiting_on)
+        return cls(
+            run.run_id,
+            run.status,
+            run.reason,
+            run.code,
+            said.text,
+            said.partial,
+            run.effects,
+            run.spent,
+            run.waiting_on,
+            said.message,
+            said.value,
+        )
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -41,10 +41,15 @@ class Run(Shown, frozen=True, kw_only=True):
 
 
 class Output(Shown, frozen=True, kw_only=True):
-    """What a run said at its end; ``partial`` if a limit was reached before it was done."""
+    """What a run said at its end; ``partial`` if a limit was reached before it was done.
+
+    ``value`` is what a workflow returned, ``text`` the same as text; ``message`` says why a run failed.
+    """
 
     text: str
     partial: bool
+    message: str
+    value: object
 
 
 class Progress(Shown, frozen=True, kw_only=True):
