@@ -12,7 +12,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -56,6 +56,8 @@ class Duty(msgspec.Struct, frozen=True):
     """Whether an effect must not be repeated."""
     known_s: int = 86_400
     """How long the provider knows a key."""
+    code: int = 0
+    """Which version of the program is deployed here: an even or an odd one."""
     abrupt: bool = False
     stubborn: bool = False
     trusting: bool = False
@@ -95,9 +97,29 @@ def crew(duty: Duty) -> Quarterdeck:
     if duty.tools:
         deck.budget("all", Budget(tools=duty.tools))
     turns: list[str | Sequence[tuple[str, object]]] = [*[[("haul", {"step": step})] for step in range(STEPS)], "hauled"]
-    deck.agent("haul", model=ScriptedModel(turns), tools=[haul])
+    deck.agent("haul", model=ScriptedModel(turns), tools=[haul], instructions=f"You haul, as in version {duty.code}.")
     _in_order(deck, ledger, duty)
+    _deployed(deck, haul, duty)
     return deck
+
+
+def _deployed(deck: Quarterdeck, haul: Callable[..., Awaitable[int]], duty: Duty) -> None:
+    """One workflow in one of two versions, which do the same in another order."""
+    if duty.code % 2:
+
+        @deck.workflow("shift")
+        async def backward(ctx: Context) -> int:
+            for step in reversed(range(STEPS)):
+                await ctx.tool(haul, step=step)
+            return STEPS
+
+    else:
+
+        @deck.workflow("shift")
+        async def forward(ctx: Context) -> int:
+            for step in range(STEPS):
+                await ctx.tool(haul, step=step)
+            return STEPS
 
 
 def _in_order(deck: Quarterdeck, ledger: Ledger, duty: Duty) -> None:

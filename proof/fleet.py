@@ -77,9 +77,10 @@ class Yard:
         return (self.folder / f"{name}.log").read_text()
 
     @asynccontextmanager
-    async def door(self) -> AsyncIterator[Runtime]:
+    async def door(self, **duty: object) -> AsyncIterator[Runtime]:
         """A runtime that asks for runs and drives none."""
-        async with crew(self.duty).start(open_store=open_store(self.duty.dsn), work=False, worker="door") as rt:
+        deck = crew(msgspec.structs.replace(self.duty, **duty))
+        async with deck.start(open_store=open_store(self.duty.dsn), work=False, worker="door") as rt:
             yield rt
 
     def rows(self) -> dict[str, tuple[int, int, str | None]]:
@@ -140,10 +141,11 @@ async def comes(holds: Callable[[], bool], for_s: float = PATIENCE_S) -> bool:
         await asyncio.sleep(max(0.05, 9 * (time.monotonic() - asked_s)))
 
 
-async def submitted(rt: Runtime, runs: int) -> None:
+async def submitted(rt: Runtime, runs: int, intent: str = "haul") -> None:
     """Ask for so many runs."""
     for start in range(0, runs, 500):
-        await asyncio.gather(*[rt.submit("haul", number) for number in range(start, min(runs, start + 500))])
+        asked = range(start, min(runs, start + 500))
+        await asyncio.gather(*[rt.submit(intent, number if intent == "haul" else {}) for number in asked])
 
 
 async def killed(runs: int, plant: AbstractContextManager[object], *, stop: bool = False, for_s: float = 0.0) -> Found:
