@@ -18,6 +18,7 @@ MODULES = (
     "proof.walls",
     "proof.fleet",
     "proof.rolling",
+    "proof.upgrades",
     "proof.restores",
     "proof.histories",
     "proof.cuts",

@@ -26,7 +26,7 @@ from quarterdeck.dispatch import relay
 from quarterdeck.engine import held
 from quarterdeck.engine.held import Held
 from quarterdeck.ports.outbox import Message
-from quarterdeck.store.postgres import lease, open_store, opening
+from quarterdeck.store.postgres import lease, open_store, opening, statements
 from quarterdeck.store.postgres.opening import Standing
 from quarterdeck.testing import ScriptedModel
 from quarterdeck.testing.patching import patched
@@ -39,7 +39,8 @@ class Duty(msgspec.Struct, frozen=True):
     """How one worker works.
 
     Planted bugs: ``abrupt`` does not wait for what is being performed, ``stubborn`` does not notice that its ``rules`` were replaced,
-    ``trusting`` believes that a provider knows a key for ever, ``blind`` does not notice that an older database was put back.
+    ``trusting`` believes that a provider knows a key for ever, ``blind`` does not notice that an older database was put back, ``deaf`` not
+    that the schema is one that it may not go on with.
     """
 
     dsn: str
@@ -62,6 +63,9 @@ class Duty(msgspec.Struct, frozen=True):
     stubborn: bool = False
     trusting: bool = False
     blind: bool = False
+    ahead: int = 0
+    """How many versions of the schema this code is ahead; see :func:`newer`."""
+    deaf: bool = False
 
 
 class Ledger:
@@ -155,8 +159,29 @@ def blinded(stack: ExitStack) -> None:
         stack.enter_context(patched(module, "standing", lambda _, mark: Standing(mark.incarnation, went_back=False)))
 
 
+LATER = (
+    (
+        "ALTER TABLE runs ADD COLUMN colour text NOT NULL DEFAULT 'blue'",
+        "CREATE TABLE colours (colour text PRIMARY KEY); CREATE INDEX runs_by_colour ON runs (colour, id)",
+        "CREATE OR REPLACE FUNCTION clock_us() RETURNS bigint LANGUAGE sql VOLATILE AS $$"
+        " SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint + 0 $$",
+    ),
+    ("ALTER TABLE runs DROP COLUMN colour",),
+)
+"""What the next two versions of the schema change: the first adds, the second is nothing for the code of today."""
+
+
+def newer(stack: ExitStack, ahead: int) -> None:
+    """From here on this process has the code of so many versions later. With the second one, older code may not go on."""
+    known, present = statements.migration, opening.SCHEMA
+    stack.enter_context(patched(opening, "SCHEMA", present + ahead))
+    stack.enter_context(patched(opening, "migration", lambda of: known(of) if of <= present else LATER[of - present - 1]))
+    if ahead > 1:
+        stack.enter_context(patched(opening, "COMPATIBLE", present + ahead))
+
+
 async def work(duty: Duty) -> None:
-    """Work until told to stop."""
+    """Work until told to stop, or until the store cannot be used any more."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     starting = crew(duty).start(
@@ -165,9 +190,15 @@ async def work(duty: Duty) -> None:
         max_active=duty.active,
         drain_s=0.0 if duty.abrupt else 30.0,
     )
-    async with starting:
+    async with starting as rt:
         print("ready", flush=True)
-        await stop.wait()
+        asked = asyncio.ensure_future(stop.wait())
+        failed = rt.resting("worker")
+        await asyncio.wait((asked, failed), return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if failed.done():
+            failed.result()
+        failed.cancel()
 
 
 def main(arguments: list[str]) -> int:
@@ -181,6 +212,10 @@ def main(arguments: list[str]) -> int:
             stack.enter_context(patched(rules, "against", lambda *_: ()))
         if duty.blind:
             blinded(stack)
+        if duty.ahead:
+            newer(stack, duty.ahead)
+        if duty.deaf:
+            stack.enter_context(patched(lease, "meta_of", lambda _: {}))
         if duty.trusting:
             stack.enter_context(patched(Held, "repeats_until_s", lambda *_: math.inf))
         asyncio.run(work(duty))

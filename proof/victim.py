@@ -140,6 +140,7 @@ class WatchedJournal:
         self._points = points
         self.incarnation = inner.incarnation
         self.quiesced = inner.quiesced
+        self.failing = False
 
     def submit(self, op: Op) -> asyncio.Future[Outcome]:
         name, points = what(op), self._points

@@ -23,6 +23,7 @@ class Unwritten:
     """The write side of a store that nothing is written to."""
 
     quiesced = True
+    failing = False
 
     def __init__(self, incarnation: int) -> None:
         self.incarnation = incarnation

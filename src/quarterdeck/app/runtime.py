@@ -144,6 +144,11 @@ class Runtime:
         return self.parts.services.drain.superseded
 
     @property
+    def unreachable(self) -> bool:
+        """Whether the store does not answer at the moment: what is asked of this process now has to wait, or is refused."""
+        return self._dispatcher.cut_off or self._journal.failing
+
+    @property
     def failed(self) -> QuarterdeckError | None:
         """What has stopped this runtime for good, if anything has: it claims nothing any more; start another."""
         return self._dispatcher.failed
@@ -562,13 +567,17 @@ class Runtime:
             self._beside.nearing.start()
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
-        """Stop claiming, let active runs come to rest, release the store. Whoever still waits for a run is told."""
+        """Stop claiming, let active runs come to rest, release the store. Whoever still waits for a run is told.
+
+        Runs and messages share the ``drain_s``; what comes after takes a few seconds at most, also where the store does not answer.
+        """
+        end_s = self.parts.clock.monotonic_s() + drain_s
         self._dispatcher.halt()
         self.introduce()
         await self._beside.janitor.stop()
         await self._beside.nearing.stop()
         await self._dispatcher.stop(drain_s)
-        await self._beside.relay.stop(drain_s)
+        await self._beside.relay.stop(max(0.0, end_s - self.parts.clock.monotonic_s()))
         self.parts.hub.fail(Unavailable("runtime.stopped", "this runtime has stopped; the run goes on when one starts again"))
         if self.notary is not None and self._dispatcher.failed is None:
             await self.notary.seal()

@@ -58,6 +58,8 @@ class Probes:
             return 503, {"status": "failed", "code": runtime.failed.code, **told}
         if runtime.superseded:
             return 503, {"status": "superseded", "code": "worker.superseded", "superseded": runtime.superseded, **told}
+        if runtime.unreachable:
+            return 503, {"status": "unreachable", "code": "store.unreachable", **told}
         if runtime.active >= runtime.max_active:
             return 503, {"status": "busy", "code": "server.busy", **told}
         return 200, {"status": "ok", **told}

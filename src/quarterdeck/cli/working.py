@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -27,13 +28,16 @@ from quarterdeck.cli.probing import Probes
 from quarterdeck.cli.serving import App
 from quarterdeck.cli.settings import Settings, settings
 from quarterdeck.cli.storefile import shown
-from quarterdeck.core.errors import OUTCOMES, QuarterdeckError, UsageError
+from quarterdeck.core.errors import OUTCOMES, QuarterdeckError, Unavailable, UsageError
 from quarterdeck.core.supervision import Intensity
 from quarterdeck.dispatch.lifeline import Lifeline
 from quarterdeck.dispatch.supervisor import HUNG_S, Supervisor
 
 GRACE_S = 30.0
 """How long a worker that stops lets what is being performed come to its end."""
+
+LAST_S = 8.0
+"""How long a stop may take beyond the grace, whatever does not answer; then the process ends as it is."""
 
 Processes = Annotated[
     int | None, typer.Option("--processes", min=1, max=256, metavar="N", help="So many processes, kept alive by this one.")
@@ -129,10 +133,14 @@ async def _guarded(chosen: Settings, work: Work) -> int:
 
 
 class Signals:
-    """What SIGTERM and SIGINT mean: the first asks to stop, the second to hurry, the third ends the process."""
+    """What SIGTERM and SIGINT mean: the first asks to stop, the second to hurry, the third ends the process.
 
-    def __init__(self, hurry: Callable[[], None]) -> None:
+    A stop that is not over ``LAST_S`` after its grace ends the process too, from a thread of its own.
+    """
+
+    def __init__(self, hurry: Callable[[], None], grace_s: float) -> None:
         self.asked = asyncio.Event()
+        self._grace_s = grace_s
         self._hurry = hurry
         self._hurried = False
         loop = asyncio.get_running_loop()
@@ -144,12 +152,26 @@ class Signals:
         if not self.asked.is_set():
             _log.info("stopping: nothing is claimed any more; once more does not wait for what is being performed")
             self.asked.set()
+            self._expect(self._grace_s + LAST_S)
         elif not self._hurried:
             _log.warning("stopping at once; effects under way are looked after by whoever takes their runs over")
             self._hurried = True
             self._hurry()
+            self._expect(LAST_S)
         else:
             _leave(130)
+
+    def _expect(self, within_s: float) -> None:
+        last = threading.Timer(within_s, _end, (within_s,))
+        last.daemon = True
+        last.start()
+
+
+def _end(after_s: float) -> None:
+    _log.error(
+        "stopping has not come to its end in %.0f s: the process ends as it is; its runs go on when their lease is over", after_s
+    )
+    _leave(OUTCOMES[Unavailable].exit_code)
 
 
 async def _work(chosen: Settings, work: Work) -> int:
@@ -159,7 +181,7 @@ async def _work(chosen: Settings, work: Work) -> int:
         if probes.runtime is not None:
             probes.runtime.hurry()
 
-    signals = Signals(hurry)
+    signals = Signals(hurry, work.grace_s)
     lifeline = Lifeline.of(os.environ, signals.asked.set)
     port = None if work.health_port is None else await probes.open(work.health_port)
     try:

@@ -21,7 +21,7 @@ POLL_S = 0.2
 """How often due timers and hints that were lost are looked for."""
 LOOK_S = 1.0
 """How often it is looked for what other processes did to runs that somebody here watches."""
-STUBBORN_S = 5.0
+STUBBORN_S = 2.0
 """How long a run that was let go may take to notice."""
 RESEND_CAP_S = 5.0
 """The longest pause before a claim whose answer was lost is sent again."""
@@ -89,6 +89,11 @@ class EmbeddedDispatcher:
     def stopping(self) -> bool:
         """Whether nothing is claimed any more, because this stops."""
         return self._stopping
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether a shared store could not be read when this last tried."""
+        return self._cut_off
 
     @property
     def active(self) -> int:

@@ -26,6 +26,8 @@ POLL_S = 0.5
 """How often it is looked whether something is due."""
 UNDECLARED_S = 60.0
 """How long a message rests whose topic nobody here delivers; another process may."""
+STUBBORN_S = 2.0
+"""How long an attempt that was cut off may take to notice."""
 RESENDS = 5
 """How often the end of an attempt is told to the store; then the message is delivered once more."""
 
@@ -64,7 +66,8 @@ class Relay:
             await asyncio.wait(self._active, timeout=drain_s)
         for task in self._active:
             task.cancel()
-        await asyncio.gather(*self._active, return_exceptions=True)
+        if self._active:
+            await asyncio.wait(self._active, timeout=STUBBORN_S)
 
     async def _relay_for_ever(self) -> None:
         while True:

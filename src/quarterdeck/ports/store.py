@@ -195,6 +195,11 @@ class Journal(Protocol):
         """Whether opening the store proved that every earlier owner has stopped acting, so that nobody has to wait them out."""
         ...
 
+    @property
+    def failing(self) -> bool:
+        """Whether operations do not get through at the moment, though they may again: what readiness tells. Sloppy."""
+        ...
+
     def submit(self, op: Op) -> Future[Outcome]:
         """Apply one operation durably. The future fails with ``Unavailable`` if the outcome is unknown: submit the same again."""
         ...

@@ -584,7 +584,7 @@ class Health(Shown, frozen=True, kw_only=True):
 class Probe(Shown, frozen=True, kw_only=True):
     """A probe's answer; ``code`` says why not."""
 
-    status: Literal["ok", "starting", "busy", "stopping", "failed", "superseded"]
+    status: Literal["ok", "starting", "busy", "stopping", "failed", "superseded", "unreachable"]
     code: str = ""
 
 

@@ -10,7 +10,7 @@ from quarterdeck.server.exchange import Exchange, Stage, answer
 
 
 def readiness(stage: Stage) -> Probe:
-    """Whether this process can take work now. It reads memory only: a store that fails has stopped the runtime before."""
+    """Whether this process can take work now. It reads memory only: what is known of the store from what was asked of it last."""
     runtime = stage.runtime
     if stage.closing.is_set() or runtime.stopping:
         return Probe(status="stopping", code="server.stopping")
@@ -18,6 +18,8 @@ def readiness(stage: Stage) -> Probe:
         return Probe(status="failed", code=runtime.failed.code)
     if runtime.superseded:
         return Probe(status="superseded", code="worker.superseded")
+    if runtime.unreachable:
+        return Probe(status="unreachable", code="store.unreachable")
     if runtime.max_active and runtime.active >= runtime.max_active:
         return Probe(status="busy", code="server.busy")
     return Probe(status="ok")

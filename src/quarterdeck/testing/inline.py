@@ -23,6 +23,7 @@ class InlineJournal:
         self._db = connect(path)
         self.applier = Applier(self._db)
         self.quiesced = True
+        self.failing = False
         self._queue: list[tuple[Op, asyncio.Future[Outcome]]] = []
         self._callback: Callable[[], None] | None = None
 

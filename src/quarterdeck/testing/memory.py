@@ -82,6 +82,7 @@ class MemoryStore:
     ) -> None:
         self.worker = worker
         self.quiesced = quiesced
+        self.failing = False
         self._shared = shared if shared is not None else Shared(Tables(incarnation))
         self.tables = self._shared.tables
         self._faults = faults

@@ -125,6 +125,7 @@ class Mortal:
         self.hand = hand
         self.incarnation = hand.incarnation
         self.quiesced = hand.quiesced
+        self.failing = False
         self._world = world
         self._told: Callable[[], None] | None = None
 

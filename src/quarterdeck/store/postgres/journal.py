@@ -21,7 +21,7 @@ from quarterdeck.core.errors import QuarterdeckError, Unavailable, UsageError
 from quarterdeck.store.postgres import LEASE_S
 from quarterdeck.store.postgres.batch import REPEATS, UNDONE, UNSTORABLE, Batch, answers, both_answers, is_text
 from quarterdeck.store.postgres.lease import Lease
-from quarterdeck.store.postgres.opening import Mark, completed, connect, lost, prepare, reachable
+from quarterdeck.store.postgres.opening import Mark, completed, connect, cut, lost, prepare, reachable
 from quarterdeck.store.postgres.statements import load
 
 GROUP = 64
@@ -30,6 +30,12 @@ GROUP_BYTES = 16 * 1024 * 1024
 """Bytes from which a batch takes no further operation."""
 RECONNECT_CAP_S = 2.0
 """The longest pause between attempts to connect again."""
+ANSWER_S = 3.0
+"""A batch that is under way for longer is not getting through."""
+FAILED_S = 10.0
+"""For how long a batch that failed, with none since that did not, counts: then it may be tried again."""
+CLOSE_S = 2.0
+"""How long closing waits for an answer of the database, and once more after its connection was cut."""
 SALTS = 50_000
 """Keys of payload digests that are remembered."""
 
@@ -65,10 +71,12 @@ class PostgresJournal:
         self._closing = False
         self._ending = asyncio.Event()
         self._fault: QuarterdeckError | None = None
+        self._sent_s: float | None = None
+        self._failed_s = -FAILED_S
         self._salts: dict[str, bytes | None] = {}
         self._sql = load("write")
         self._db: _Writer | None = None
-        self._lease = Lease(dsn, Mark(incarnation, owner), lease_s, self._heard, self._reborn, renewed)
+        self._lease = Lease(dsn, Mark(incarnation, owner), lease_s, self._heard, self._reborn, self._stop, renewed)
         self._task = self._loop.create_task(self._write_for_ever(), name="quarterdeck-writer")
         self._task.add_done_callback(self._ended)
 
@@ -85,6 +93,12 @@ class PostgresJournal:
     def owner(self) -> int:
         """The number under which this runtime holds its runs."""
         return self._lease.owner
+
+    @property
+    def failing(self) -> bool:
+        """Whether the newest batch has failed a moment ago, or is not answered."""
+        now_s = self._loop.time()
+        return now_s - self._failed_s < FAILED_S or (self._sent_s is not None and now_s - self._sent_s > ANSWER_S)
 
     def submit(self, op: Op) -> asyncio.Future[Outcome]:
         """Apply one operation durably; see the port for what the future promises."""
@@ -109,26 +123,38 @@ class PostgresJournal:
         self._after = callback
 
     async def close(self, *, give_up: bool = True) -> None:
-        """Apply what was submitted, give up every run that is still held, stop. Without ``give_up`` the lease is left to expire."""
+        """Apply what was submitted, give up every run that is still held, stop. Without ``give_up`` the lease is left to expire.
+
+        A database that does not answer is not waited for long: then the outcome of what was submitted is unknown, and the lease expires.
+        """
         if self._closing:
             return
         self._closing = True
         self._ending.set()
         self._wanted.set()
-        await asyncio.wait([self._task])
+        await self._answered(self._task)
         self._lease.stop()
         try:
             if give_up and self._db is not None and not self._db.closed:
-                await self._db.execute(self._sql["leave"], (self.owner,))
-                await self._db.execute(self._sql["notify"])
-        except psycopg.Error:
-            pass  # the lease expires
+                await self._answered(self._loop.create_task(self._leave(self._db)))
         finally:
             if self._db is not None:
                 await self._db.close()
                 self._db = None
             await self._lease.ended()
             self._after()
+
+    async def _leave(self, db: _Writer) -> None:
+        with contextlib.suppress(psycopg.Error):  # then the lease expires
+            await db.execute(self._sql["leave"], (self.owner,))
+            await db.execute(self._sql["notify"])
+
+    async def _answered(self, task: asyncio.Task[None]) -> None:
+        """Wait for what waits for the database; if that takes too long, cut the connection, which is an answer."""
+        _, waiting = await asyncio.wait([task], timeout=CLOSE_S)
+        if waiting and self._db is not None:
+            cut(self._db)
+            await asyncio.wait([task], timeout=CLOSE_S)
 
     async def _write_for_ever(self) -> None:
         delay_s = 0.0
@@ -150,7 +176,9 @@ class PostgresJournal:
                     continue
                 delay_s = 0.0
                 self._under_way = self._taken()
+                self._sent_s = self._loop.time()
                 await self._write(db, self._under_way)
+                self._sent_s = None
             if self._closing:
                 return
 
@@ -191,6 +219,7 @@ class PostgresJournal:
                 except UNSTORABLE:
                     group = await self._send(db, group, isolate=True)
                 if not group:
+                    self._failed_s = -FAILED_S
                     return
         except psycopg.Error as error:
             await db.close()
@@ -260,6 +289,7 @@ class PostgresJournal:
         raise errors.SerializationFailure("the batch was undone too often")
 
     def _lose(self, group: _Group, error: Exception) -> None:
+        self._failed_s = self._loop.time()
         for _, future in group:
             if not future.done():
                 future.set_exception(lost(error))

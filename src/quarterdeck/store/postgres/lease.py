@@ -18,14 +18,16 @@ from collections.abc import Callable
 
 import psycopg
 
-from quarterdeck.core.errors import QuarterdeckError
-from quarterdeck.store.postgres.opening import Connection, Mark, connect, renew, standing
+from quarterdeck.core.errors import QuarterdeckError, UsageError
+from quarterdeck.store.postgres.opening import Connection, Mark, connect, cut, meta_of, renew, standing
 from quarterdeck.store.postgres.statements import load
 
 STALL_S = 30.0
 """How long the event loop may stand still before its lease is no longer renewed."""
 TURN_S = 0.5
 """How often the loop shows that it turns."""
+END_S = 1.0
+"""How long the thread may take to end."""
 RETRY_S = 0.5
 """The pause before the next attempt where the database does not answer."""
 
@@ -33,8 +35,9 @@ RETRY_S = 0.5
 class Lease:
     """Renews one owner's lease until it is stopped.
 
-    ``hear`` is called on the loop when another session has notified, ``reborn`` when the store has another incarnation than ``mark`` says;
-    ``renewed`` gives a new one, for the first to notice that the database was put back.
+    ``hear`` is called on the loop when another session has notified, ``reborn`` when the store has another incarnation than ``mark`` says,
+    ``outgrown`` when that is one that this code cannot use any more: then nothing is renewed. ``renewed`` gives a new incarnation, for the
+    first to notice that the database was put back.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Lease:
         lease_s: float,
         hear: Callable[[], None],
         reborn: Callable[[int], None],
+        outgrown: Callable[[UsageError], None],
         renewed: Callable[[], int],
     ) -> None:
         self.owner = mark.owner
@@ -53,6 +57,7 @@ class Lease:
         self._beat_s = lease_s / 4
         self._hear = hear
         self._reborn = reborn
+        self._outgrown = outgrown
         self._renewed = renewed
         self._loop = asyncio.get_running_loop()
         self._turned_s = time.monotonic()
@@ -61,6 +66,7 @@ class Lease:
         self._about = "{}"
         self._due = False
         self._programs: list[str] | None = None
+        self._db: Connection | None = None
         self._woken, self._wake = os.pipe()
         self._timer = self._loop.call_later(TURN_S, self._turn)
         self._thread = threading.Thread(target=self._run, name="quarterdeck-lease", daemon=True)
@@ -85,10 +91,14 @@ class Lease:
         os.write(self._wake, b"x")
 
     async def ended(self) -> None:
-        """Wait until the thread has ended."""
-        await self._loop.run_in_executor(None, self._thread.join)
-        os.close(self._wake)
-        os.close(self._woken)
+        """Wait until the thread has ended; one that waits for the database is told that there is none, then left alone."""
+        await self._loop.run_in_executor(None, self._thread.join, END_S)
+        if self._thread.is_alive() and self._db is not None:
+            cut(self._db)
+            await self._loop.run_in_executor(None, self._thread.join, END_S)
+        if not self._thread.is_alive():
+            os.close(self._wake)
+            os.close(self._woken)
 
     def _turn(self) -> None:
         self._turned_s = time.monotonic()
@@ -97,12 +107,15 @@ class Lease:
     def _run(self) -> None:
         while not self._stopped.is_set():
             try:
-                db = connect(self._dsn)
+                self._db = db = connect(self._dsn)
                 try:
                     self._serve(db)
                 finally:
                     db.close()
-            except (psycopg.Error, QuarterdeckError):
+            except (psycopg.Error, QuarterdeckError) as error:
+                if isinstance(error, UsageError) and error.code == "store.newer":
+                    self._call(self._outgrown, error)
+                    return
                 self._stopped.wait(RETRY_S)
 
     def _serve(self, db: Connection) -> None:
@@ -130,6 +143,7 @@ class Lease:
         if went_back:
             incarnation = renew(self._dsn, self._renewed(), self.mark.incarnation)
         if incarnation != self.mark.incarnation:
+            meta_of(db)
             self.mark = Mark(incarnation, self.owner)
             self._call(self._reborn, incarnation)
 
@@ -148,6 +162,6 @@ class Lease:
         """Several notifications at once are one."""
         self._call(self._hear)
 
-    def _call(self, what: Callable[..., None], *arguments: int) -> None:
+    def _call(self, what: Callable[..., None], *arguments: object) -> None:
         if not self._stopped.is_set() and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(what, *arguments)

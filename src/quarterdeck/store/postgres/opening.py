@@ -6,8 +6,10 @@ whatever the server's default. The schema is called ``quarterdeck`` and may live
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import psycopg
@@ -20,13 +22,14 @@ from quarterdeck.store.postgres.statements import load, migration
 SCHEMA = 5
 """The newest schema version that this code makes."""
 COMPATIBLE = 1
-"""The oldest version of this code that may go on beside the schema that this one makes; see :func:`prepare`."""
+"""The oldest version of this code that may go on beside the schema that this one makes; older ones that run stop. See :func:`prepare`."""
 MIN_SERVER = 150_000
 """PostgreSQL 15."""
 CONNECT_S = 5
 """How long a connection may take to be made."""
 
-Connection = psycopg.Connection[tuple[object, ...]]
+Row = tuple[object, ...]
+Connection = psycopg.Connection[Row]
 
 
 class Identity(NamedTuple):
@@ -103,6 +106,12 @@ _GRANTS = (
 )
 
 
+def cut(db: psycopg.Connection[Row] | psycopg.AsyncConnection[Row]) -> None:
+    """End a connection under whoever waits for an answer on it, on whatever thread: that one gets an error at once."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(db.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)
+
+
 def require_safe(db: Connection, *, writing: bool = True) -> None:
     """Refuse a server that can lose an acknowledged commit, or that is not the one to write to (unless nothing is to be written)."""
     row = db.execute(load("open")["server"]).fetchone() or ()
@@ -124,10 +133,11 @@ def require_safe(db: Connection, *, writing: bool = True) -> None:
 def prepare(dsn: str, incarnation: int, mark: Mark | None = None) -> Identity:
     """Make the schema ours: create or migrate it, and see whether it is still the store that it was.
 
-    Any number of processes may do this at once, also while older workers run: migrations only add, and each states the oldest code that
-    may go on beside it. ``incarnation`` is used for a new store, and for one that was restored, copied or failed over since it was last
-    opened: then whatever was held is released, so that every run that has not ended is looked at again. ``mark`` is what a runtime knows
-    that has used it before; where that is missing, an older state was put back.
+    Any number of processes may do this at once, also while older workers run, and each may be killed in the middle: it is one transaction.
+    Migrations only add, and each states the oldest code that may go on beside it. ``incarnation`` is used for a new store, for one that was
+    restored, copied or failed over since it was last opened, and for one that older workers may not go on with: then whatever was held is
+    released, so that every run that has not ended is looked at again, and what they have decided is refused. ``mark`` is what a runtime
+    knows that has used it before; where that is missing, an older state was put back.
     """
     db = connect(dsn)
     try:
@@ -159,7 +169,7 @@ def _settle(db: Connection, incarnation: int, identity: str) -> Identity:
             db.execute(part)
         db.execute(sql["put_meta"], ("schema", str(version)))
         db.execute(sql["put_meta"], ("compatible", str(COMPATIBLE)))
-    same = known.get("identity") == identity
+    same = known.get("identity") == identity and present >= COMPATIBLE
     if not same:
         db.execute(sql["put_meta"], ("identity", identity))
         db.execute(sql["put_meta"], ("incarnation", str(incarnation)))

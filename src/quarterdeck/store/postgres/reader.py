@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Collection, Mapping, Sequence
-from threading import Event
+from contextlib import suppress
+from threading import Event, Thread
 from typing import LiteralString
 
 import msgspec
@@ -16,7 +17,7 @@ import psycopg
 
 from quarterdeck.core.audit import AuditRow
 from quarterdeck.core.commit import InboxRow
-from quarterdeck.core.errors import Unavailable
+from quarterdeck.core.errors import QuarterdeckError, Unavailable
 from quarterdeck.core.identity import Grant
 from quarterdeck.ports.store import (
     AccountRow,
@@ -33,27 +34,40 @@ from quarterdeck.ports.store import (
     page_size,
     unknown_place,
 )
-from quarterdeck.store.postgres.opening import Connection, connect, reachable
+from quarterdeck.store.postgres.opening import Connection, Row, connect, cut, reachable
 from quarterdeck.store.postgres.statements import load
 
 ATTEMPTS = 20
 """How often a read whose connection was lost is tried again."""
+PATIENCE_S = 3.0
+"""How long a runtime's read may go without an answer, on the thread of the event loop; see :class:`PostgresInsights`."""
+LOOKS = 6
+"""How often it is looked meanwhile."""
 RETRY_S = 0.1
 """The pause between these attempts; nothing else goes on in the process meanwhile, except that leases are renewed."""
 
 _OPEN_LETTER: LiteralString = "NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.run = r.id)"
 
-Row = tuple[object, ...]
-
 
 class PostgresInsights:
-    """Reads one database. Use it on one thread. With ``tenants`` it sees their rows and no others."""
+    """Reads one database. Use it on one thread. With ``tenants`` it sees their rows and no others.
 
-    def __init__(self, dsn: str, tenants: Collection[str] | None = None) -> None:
+    With ``patience_s`` a read that has no answer for so long raises ``Unavailable`` (``store.unreachable``), and so does every other at
+    once, until a thread has connected again: a server that hangs must not hold the event loop.
+    """
+
+    def __init__(self, dsn: str, tenants: Collection[str] | None = None, patience_s: float | None = None) -> None:
         self._dsn = dsn
         self._tenants = tenants
         self._sql = load("read")
         self._db = self._connected()
+        self._reads = 0
+        self._reading = False
+        self._away = Event()
+        self._closed = Event()
+        if patience_s is not None:
+            watch = (weakref.ref(self), patience_s, self._closed)
+            Thread(target=_watch, args=watch, name="quarterdeck-reads", daemon=True).start()
 
     def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> Sequence[StoredEvent]:
         """The events of a run with a sequence greater than ``after``, in order."""
@@ -266,7 +280,8 @@ class PostgresInsights:
         return salt if isinstance(salt, bytes) else None
 
     def close(self) -> None:
-        """Close the connection; a later read makes another."""
+        """Close the connection; a later read makes another, which nobody watches."""
+        self._closed.set()
         self._db.close()
 
     def _connected(self) -> Connection:
@@ -277,7 +292,17 @@ class PostgresInsights:
     def _rows(self, query: LiteralString, values: Sequence[object] = (), tenants: Collection[str] | None = None) -> list[Row]:
         """Every row of a statement; on a new connection, if this one was lost. Raises ``Unavailable`` if there is none to be had."""
         tenants = self._tenants if self._tenants is not None else tenants
+        self._reads += 1
+        self._reading = True
+        try:
+            return self._tried(query, values, tenants)
+        finally:
+            self._reading = False
+
+    def _tried(self, query: LiteralString, values: Sequence[object], tenants: Collection[str] | None) -> list[Row]:
         for attempt in range(ATTEMPTS + 1):
+            if self._away.is_set():
+                raise Unavailable("store.unreachable", "the database does not answer; see to it")
             try:
                 if self._db.closed:
                     self._db = self._connected()
@@ -286,10 +311,28 @@ class PostgresInsights:
                 if attempt == ATTEMPTS or isinstance(error, psycopg.errors.QueryCanceled):
                     with reachable():
                         raise
+                if self._away.is_set():
+                    continue  # the connection is the watching thread's until it has another
                 self._db.close()
                 if attempt:
                     Event().wait(RETRY_S)
         return []
+
+    def _under_way(self) -> int:
+        """The number of the read that is under way; 0 if none is."""
+        return self._reads if self._reading else 0
+
+    def _give_up(self) -> None:
+        """On the thread that watches: end the read that waits, and let others fail until there is another connection."""
+        self._away.set()
+        cut(self._db)
+
+    def _return(self) -> None:
+        """On the thread that watches: connect again, if that can be done now."""
+        with suppress(QuarterdeckError, psycopg.Error):
+            self._db.close()
+            self._db = self._connected()
+            self._away.clear()
 
     def _read(self, query: LiteralString, values: Sequence[object], tenants: Collection[str] | None) -> list[Row]:
         if tenants is None:
@@ -299,6 +342,23 @@ class PostgresInsights:
             self._db.execute(self._sql["for_tenants"], (sorted(tenants),))
             cursor = self._db.execute(query, values, binary=True)
             return cursor.fetchall()
+
+
+def _watch(of: weakref.ref[PostgresInsights], patience_s: float, closed: Event) -> None:
+    """Look now and then, for as long as somebody reads there, whether a read is under way that was there at the last few looks."""
+    seen, looks = 0, 0
+    while not closed.wait(patience_s / LOOKS):
+        insights = of()
+        if insights is None:
+            return
+        now = insights._under_way()
+        looks = looks + 1 if now == seen else 0
+        seen = now
+        if insights._away.is_set():
+            insights._return()
+        elif seen and looks >= LOOKS:
+            insights._give_up()
+        del insights
 
 
 def _run(row: Row) -> RunRow:

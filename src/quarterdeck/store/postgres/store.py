@@ -5,7 +5,7 @@ from __future__ import annotations
 from quarterdeck.ports.clock import Entropy
 from quarterdeck.ports.store import Insights, Journal
 from quarterdeck.store.postgres.journal import PostgresJournal
-from quarterdeck.store.postgres.reader import PostgresInsights
+from quarterdeck.store.postgres.reader import PATIENCE_S, PostgresInsights
 
 
 class OpenPostgres:
@@ -19,7 +19,7 @@ class OpenPostgres:
         """Open both sides; raises ``UsageError`` or ``Unavailable`` with a ``store.*`` code."""
         journal = await PostgresJournal.open(self.dsn, lambda: int.from_bytes(entropy.token(6), "big"), self.lease_s)
         try:
-            insights = PostgresInsights(self.dsn)
+            insights = PostgresInsights(self.dsn, patience_s=PATIENCE_S)
         except BaseException:
             await journal.close()
             raise

@@ -55,6 +55,7 @@ class SqliteJournal(asyncio.Protocol):
         self.path = path
         self.incarnation = incarnation
         self.quiesced = True
+        self.failing = False  # what fails here has stopped the owner for good
         self._lock = lock
         self._callback = callback
         self._loop = asyncio.get_running_loop()
