@@ -2,7 +2,8 @@
 
 A store with a few runs, orders of operators, and an audit log that is signed. Every trial changes one thing: a bit of a row, a row removed,
 moved, exchanged, the end cut off, one run's journal put in the place of another's, a payload, the salt, the head that a run keeps; or, as
-somebody who knows how chains are made, everything behind the change is chained anew. ``journal verify`` has to find each of them. What it
+somebody who knows how chains are made, everything behind the change is chained anew. Or it changes what no chain covers and everything
+reads: an approval, an account, a switch, the policy in force, whose a run is, a key. ``journal verify`` has to find each of them. What it
 cannot find by itself is a whole journal that was chained anew together with its run's head; a proof that somebody else keeps shows it.
 """
 
@@ -18,11 +19,15 @@ from pathlib import Path
 import apsw
 
 from proof.attempts import Tried, suite_of
-from quarterdeck import Quarterdeck
-from quarterdeck.app import auditing
+from quarterdeck import Budget, Quarterdeck
+from quarterdeck.app import auditing, books, verifying, vouching
+from quarterdeck.app.clock import SystemClock, SystemEntropy
+from quarterdeck.app.verifying import check_store
 from quarterdeck.cli.audit import check_log
+from quarterdeck.cli.storefile import ask_store
 from quarterdeck.core.audit import AuditRow, appended
-from quarterdeck.core.errors import Corrupt
+from quarterdeck.core.commit import Applied, Op, Refused
+from quarterdeck.server.identity import ensure_first_admin
 from quarterdeck.store import chain
 from quarterdeck.store.sqlite.reader import SqliteInsights
 from quarterdeck.testing import ScriptedModel
@@ -31,8 +36,9 @@ from quarterdeck.testing.patching import Plant, patched
 
 
 def desk() -> Quarterdeck:
-    """Runs that ask a person, with something to say."""
+    """Runs that ask a person, with something to say, below accounts with limits."""
     deck = Quarterdeck("tampering")
+    deck.budget("tenant:acme", Budget(tools=50, tokens=1_000_000))
 
     @deck.tool(effect="irreversible")
     async def pay(cents: int) -> str:
@@ -54,17 +60,25 @@ async def worked(path: Path) -> None:
             await runtime.approve(row.approval, by=by, reason="known")
             await run.result(10)
         await runtime.switch("disable_tool:other", on=False, by="eve", reason="over")
+        await runtime.switch("deny_tenant:umbrella", by="eve", reason="unpaid")
+        await runtime.raise_account("tenant:acme", Budget(tools=60), by="eve", reason="more")
+        waits = await runtime.submit("clerk", "pay", user="ada", tenant="acme")
+        await waits.rest(10)
 
+    async def apply(op: Op) -> Applied | Refused:
+        return ask_store(path, op)
 
-def found(path: Path) -> list[str]:
-    """What verifying says of a store, offline, as the command does."""
-    codes = [finding.code for finding in check_log(path, None, None, None).findings]
     with contextlib.closing(SqliteInsights(path)) as insights:
-        for row in insights.runs(limit=100):
-            try:
-                chain.verify_run(insights, row.run_id)
-            except Corrupt as error:
-                codes.append(error.code)
+        await ensure_first_admin(apply, insights, SystemClock(), SystemEntropy())
+
+
+def found(path: Path, *, log_alone: bool = False) -> list[str]:
+    """What verifying says of a store, offline, as the command does; of the log alone, what the log itself shows."""
+    codes = [finding.code for finding in check_log(path, None, None, None).findings]
+    if log_alone:
+        return codes
+    with contextlib.closing(SqliteInsights(path)) as insights:
+        codes += [wrong.code for wrong in check_store(insights, lambda _: None).findings]
     return codes
 
 
@@ -159,6 +173,89 @@ def chained_anew(rows: list[AuditRow], rng: random.Random) -> list[AuditRow]:
     return made
 
 
+def _rows(told: str, *statements: str) -> Attack:
+    """Something that no chain covers says otherwise: found, because journals and the log say what it follows from."""
+
+    def attack(db: apsw.Connection, rng: random.Random) -> str:
+        before = db.total_changes()
+        db.execute(rng.choice(statements))
+        if db.total_changes() == before:
+            raise AssertionError(f"nothing was there to change: {told}")
+        return told
+
+    return attack
+
+
+_SWITCH = """UPDATE facts SET version = version + 1, value = json_insert(value, '$[#]', json('{"kind":"freeze","by":"mal","at_us":5}'))
+WHERE name = 'switches'"""
+ROWS: tuple[Attack, ...] = (
+    _rows(
+        "a pending approval is approved in the database",
+        "UPDATE approvals SET status = 'approved', decided_by = 'bob' WHERE status = 'pending'",
+        "UPDATE approvals SET status = 'approved' WHERE status = 'pending'",
+    ),
+    _rows(
+        "an approval shows, binds or permits something else",
+        "UPDATE approvals SET digest = 'd' || substr(digest, 2) WHERE status = 'pending'",
+        "UPDATE approvals SET shown = CAST(replace(CAST(shown AS TEXT), '5', '6') AS BLOB) WHERE status = 'pending'",
+        "UPDATE approvals SET expires_at_us = expires_at_us + 1 WHERE status = 'pending'",
+        "UPDATE approvals SET requested_by = 'nobody' WHERE status = 'pending'",
+        "UPDATE approvals SET tool = 'other' WHERE status = 'pending'",
+    ),
+    _rows(
+        "another person is said to have approved",
+        "UPDATE approvals SET decided_by = 'mal' WHERE decided_by = 'bob'",
+        "UPDATE approvals SET status = 'rejected' WHERE decided_by = 'joe'",
+        "UPDATE approvals SET status = 'pending', decided_by = '' WHERE decided_by = 'joe'",
+    ),
+    _rows("an approval may be used again", "UPDATE approvals SET consumed = 0 WHERE decided_by = 'bob'"),
+    _rows(
+        "an approval is gone, or ended",
+        "DELETE FROM approvals WHERE status = 'pending'",
+        "UPDATE approvals SET status = 'expired' WHERE status = 'pending'",
+        "DELETE FROM approvals WHERE decided_by = 'joe'",
+    ),
+    _rows(
+        "an account has spent less, or more",
+        "UPDATE accounts SET committed = committed - 1 WHERE account = 'tenant:acme' AND dimension = 'tool_calls'",
+        "UPDATE accounts SET committed = committed + 1000 WHERE account = 'all' AND dimension = 'tokens'",
+        "UPDATE accounts SET reserved = reserved + 1 WHERE account = 'route:clerk' AND dimension = 'model_calls'",
+        "DELETE FROM accounts WHERE account = 'tenant:acme' AND dimension = 'tool_calls'",
+    ),
+    _rows(
+        "an account may spend more",
+        "UPDATE accounts SET bound = 600 WHERE account = 'tenant:acme' AND dimension = 'tool_calls'",
+        "UPDATE accounts SET bound = NULL WHERE account = 'tenant:acme' AND dimension = 'tokens'",
+    ),
+    _rows(
+        "a switch is gone, or one that nobody set is there",
+        "UPDATE facts SET version = version + 1, value = '[]' WHERE name = 'switches'",
+        "DELETE FROM facts WHERE name = 'switches'",
+        "UPDATE facts SET value = replace(value, 'umbrella', 'other') WHERE name = 'switches'",
+        _SWITCH,
+    ),
+    _rows("another policy is said to be in force", "UPDATE facts SET value = 'other' WHERE name = 'policy'"),
+    _rows(
+        "a run is another's, or has ended",
+        "UPDATE contracts SET tenant = 'umbrella' WHERE run = 1",
+        "UPDATE contracts SET actor = 'mal' WHERE run = 2",
+        "UPDATE runs SET status = 'succeeded' WHERE status = 'waiting'",
+        "UPDATE runs SET status = 'cancelled' WHERE status = 'succeeded'",
+    ),
+    _rows(
+        "a key may do more, is another, or is gone",
+        "UPDATE api_keys SET digest = zeroblob(32)",
+        "UPDATE api_keys SET subject = 'mal'",
+        "UPDATE api_keys SET revoked_at_us = 5",
+        "DELETE FROM api_keys",
+        "INSERT INTO api_keys (prefix, digest, label, subject, grants, created_by, created_at_us) "
+        "SELECT 'qd_mallory', zeroblob(32), label, 'mal', grants, created_by, created_at_us FROM api_keys",
+    ),
+)
+"""Changes of what no chain covers."""
+
+LOG: tuple[Attack, ...] = (_log(one_gone), _log(one_gone_and_renumbered), _log(end_cut_off), _log(chained_anew))
+"""Changes of the audit log, which it shows by itself."""
 ATTACKS: tuple[Attack, ...] = (
     _a_bit("events", ("body", "hash", "payload_digest")),
     _a_bit("events", ("payload",)),
@@ -168,10 +265,8 @@ ATTACKS: tuple[Attack, ...] = (
     _exchanged,
     _of_another,
     _chained_anew,
-    _log(one_gone),
-    _log(one_gone_and_renumbered),
-    _log(end_cut_off),
-    _log(chained_anew),
+    *LOG,
+    *ROWS,
 )
 
 
@@ -188,7 +283,7 @@ async def tampered(seed: int) -> Tried:
             path = Path(shutil.copytree(kept, Path(folder) / str(number))) / "store.db"
             with contextlib.closing(apsw.Connection(str(path))) as db:
                 told = attack(db, rng)
-            if not found(path):
+            if not found(path, log_alone=attack in LOG):
                 unseen.append(told)
     return len(ATTACKS) * EACH, unseen
 
@@ -208,6 +303,12 @@ PLANTS: dict[str, Plant] = {
         "", 0, "L3", ("app.auditing:_wrong", "if seal.seq not in hashes:", "if False:"),
         ("app.auditing:_wrong", "if hashes[seal.seq] != seal.hash:", "if hashes.get(seal.seq, seal.hash) != seal.hash:"),
     ).planted,
+    "accounts are not compared": lambda: patched(books, "against", lambda *_: []),
+    "rows of approvals are not compared": lambda: patched(vouching, "approvals", lambda *_: []),
+    "facts are not compared": lambda: patched(vouching, "facts", lambda *_: []),
+    "keys are not compared": lambda: patched(vouching, "keys", lambda *_: []),
+    "rows of runs are not compared": lambda: patched(verifying, "_otherwise", lambda *_: []),
+    "who answered is not compared": lambda: patched(vouching, "_unsaid", lambda *_: None),
     "the head is not compared": mutant(
         "", 0, "I7", ("store.chain:verify", "if not hmac.compare_digest(previous, head):", "if False:")
     ).planted,

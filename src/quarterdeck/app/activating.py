@@ -20,6 +20,7 @@ from quarterdeck.core.audit import Audit
 from quarterdeck.core.budget import SHARED
 from quarterdeck.core.commit import Applied, SetAccount, SetFact
 from quarterdeck.core.errors import Unavailable
+from quarterdeck.core.windows import is_period
 from quarterdeck.ports.store import FactRow, Insights
 
 ATTEMPTS = 20
@@ -45,9 +46,10 @@ async def activate(
         return False
     await _declare(apply, insights, mine, now_us)
     for name, value in (("policy", version), ("release", release_of(deck))):
-        told = Audit(f"{name}.activated", f"deck:{deck.name}", value, now_us)
         before = rows.get(name)
-        await apply(SetFact(name, value, now_us, audit=told if before is None or before.value != value else None))
+        if before is None or before.value != value:
+            told = Audit(f"{name}.activated", f"deck:{deck.name}", value, now_us)
+            await apply(SetFact(name, value, now_us, audit=told))
     await _limit(deck, apply, insights, now_us)
     return True
 
@@ -84,17 +86,16 @@ def _rules(rows: Mapping[str, FactRow]) -> rules.Rules:
 
 
 async def _limit(deck: Quarterdeck, apply: Apply, insights: Insights, now_us: int) -> None:
-    """Set the limits of the shared accounts that the deck names."""
+    """Set the limits of the shared accounts that the deck names, where they are others, and tell it."""
     limited = {(row.account, row.dimension): row.limit for row in insights.accounts()}
-    for account, limits in deck.accounts.items():
-        if not account.endswith("*"):
-            wanted = {dimension: limits.limit(dimension) for dimension in SHARED}
-            same = all(limited.get((account, str(dimension)), -1) == limit for dimension, limit in wanted.items())
-            detail = msgspec.json.encode({str(dimension): limit for dimension, limit in wanted.items()}).decode()
-            told = Audit("account.limited", f"deck:{deck.name}", account, now_us, detail=detail)
-            await apply(SetAccount(account, limits, None if same else told))
+    known = sorted({name for name, _ in limited if name.startswith("tenant:") and not is_period(name)})
+    wanted = {account: limits for account, limits in deck.accounts.items() if not account.endswith("*")}
     everyone = deck.accounts.get("tenant:*")
     if everyone is not None:
-        for known in sorted({row.account for row in insights.accounts() if row.account.startswith("tenant:")}):
-            if known not in deck.accounts:
-                await apply(SetAccount(known, everyone))
+        wanted.update({account: everyone for account in known if account not in deck.accounts})
+    for account, limits in wanted.items():
+        said = {str(dimension): limits.limit(dimension) for dimension in SHARED}
+        if any(limited.get((account, dimension), -1) != limit for dimension, limit in said.items()):
+            detail = msgspec.json.encode(said).decode()
+            told = Audit("account.limited", f"deck:{deck.name}", account, now_us, detail=detail)
+            await apply(SetAccount(account, limits, told))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ import typer
 from quarterdeck.app.clock import SystemClock
 from quarterdeck.app.oversight import Proof, proof_of
 from quarterdeck.app.oversight import prove as proven
+from quarterdeck.app.verifying import APART, Wrong, check_runs, check_store
 from quarterdeck.cli.audit import check_log, show_verified
 from quarterdeck.cli.options import AsJson, By, Limit, Reason, RunArgument, Store
 from quarterdeck.cli.orders import erase, erase_all
@@ -21,21 +21,8 @@ from quarterdeck.cli.printing import ago, emit, progress, safe, say, table
 from quarterdeck.cli.settings import settings
 from quarterdeck.cli.storefile import reading
 from quarterdeck.core.errors import OUTCOMES, Corrupt, UsageError
-from quarterdeck.ports.store import Insights
-from quarterdeck.store.chain import verify_run
 
 group = typer.Typer(help="Verify journals, erase contents.", no_args_is_help=True)
-
-PAGE = 500
-"""Runs listed at once."""
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One journal that is not what was appended."""
-
-    run_id: str
-    code: str
-    message: str
 
 
 @group.command()
@@ -44,30 +31,26 @@ def verify(
     store: Store = None,
     as_json: AsJson = False,
 ) -> int:
-    """Recompute the hash chain of each journal and compare it with its run; then the audit log with its seals.
+    """Recompute the hash chain of each journal and of the audit log, and hold accounts, approvals, switches and keys against both.
 
-    Exits 6 if one is not what was appended.
+    Exits 6 if one is not what was appended, or what it follows from.
     """
-    runs = events = 0
-    findings: list[Finding] = []
-    with reading(settings(None, store).store) as insights, progress("runs checked") as step:
-        for run_id in run or _every_run(insights):
-            runs += 1
-            step(runs)
-            try:
-                events += verify_run(insights, run_id)
-            except Corrupt as error:
-                findings.append(Finding(run_id, error.code, error.message))
-    audit = check_log(settings(None, store).store, None, None, None) if not run else None
-    findings += [Finding("audit", wrong.code, wrong.message) for wrong in audit.findings] if audit is not None else []
+    there = settings(None, store).store
+    with reading(there) as insights, progress("runs checked") as step:
+        checked = check_runs(insights, run, step) if run else check_store(insights, step)
+    audit = check_log(there, None, None, None) if not run else None
+    told = audit.findings if audit is not None else ()
+    findings = [*checked.findings, *[Wrong("audit", wrong.code, wrong.message) for wrong in told]]
     if as_json:
-        emit({"runs": runs, "events": events, "findings": findings} | ({"audit": audit} if audit is not None else {}))
+        said = {"runs": checked.runs, "events": checked.events, "findings": findings}
+        emit(said | ({"audit": audit} if audit is not None else {}))
     else:
-        say(f"{runs} runs checked, {events} events verified, {len(findings)} findings")
+        say(f"{checked.runs} runs checked, {checked.events} events verified, {len(findings)} findings")
         if audit is not None:
             show_verified(audit)
-        for finding in [each for each in findings if each.run_id != "audit"]:
-            report(finding.code, f"run {safe(finding.run_id)}: {finding.message}", {}, as_json=False)
+        for finding in checked.findings:
+            about = "" if finding.run_id in APART else f"run {safe(finding.run_id)}: "
+            report(finding.code, f"{about}{safe(finding.message)}", {}, as_json=False)
     return OUTCOMES[Corrupt].exit_code if findings else 0
 
 
@@ -156,10 +139,3 @@ def erasures(limit: Limit = 50, store: Store = None, as_json: AsJson = False) ->
     now_us = SystemClock().now_us()
     rows = [(row.run_id, row.tenant, row.actor, row.by, row.reason, ago(row.at_us, now_us)) for row in found]
     table(("RUN", "TENANT", "USER", "BY", "REASON", "WHEN"), rows, empty="nothing was erased")
-
-
-def _every_run(insights: Insights) -> Iterator[str]:
-    before: str | None = None
-    while rows := insights.runs(before=before, limit=PAGE):
-        yield from (row.run_id for row in rows)
-        before = rows[-1].run_id

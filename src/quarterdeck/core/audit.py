@@ -12,7 +12,7 @@ b'{"action":"run.cancel","by":"ada","target":"run_1","at_us":5,"reason":"wrong o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -23,7 +23,8 @@ SEAL = "audit.sealed"
 ACTIONS = frozenset(
     {
         *("run.cancel", "run.pause", "run.resume", "run.erase", "effect.resolved", "decision.marked"),
-        *("run.signal", "run.interrupt", "run.escalate", "run.budget", "run.fork", "dependency.changed", "dependency.restored"),
+        *("run.signal", "run.interrupt", "run.escalate", "run.budget", "run.fork", "run.purged"),
+        *("dependency.changed", "dependency.restored"),
         *("approval.approved", "approval.rejected", "approval.edited", "approval.answered"),
         *("outbox.requeue", "outbox.drop", "letter.requeued", "letter.dropped"),
         *("switch.set", "switch.cleared", "switch.reached", "key.made", "key.revoked"),
@@ -47,6 +48,13 @@ class Audit(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str = ""
 
 
+class Removed(msgspec.Struct, frozen=True):
+    """What is told of a removal of old runs: how many, and what they had reported as spent, by account and dimension."""
+
+    removed: int
+    spent: tuple[tuple[str, str, int], ...] = ()
+
+
 class AuditRow(msgspec.Struct, frozen=True):
     """One row as stored: its number from 1 on, the bytes of its record, and its hash."""
 
@@ -68,6 +76,12 @@ class Seal(msgspec.Struct, frozen=True):
 def entry(audit: Audit) -> bytes:
     """The bytes of a record; what is stored and hashed."""
     return msgspec.json.encode(audit)
+
+
+def removal(route: str, removed: int, spent: Mapping[tuple[str, str], int], at_us: int) -> Audit:
+    """The record of a removal of runs that ended long ago, which keeps what the books need of them."""
+    amounts = tuple([(*place, amount) for place, amount in sorted(spent.items()) if amount])
+    return Audit("run.purged", "retention", route, at_us, detail=msgspec.json.encode(Removed(removed, amounts)).decode())
 
 
 def read(row: AuditRow) -> Audit:

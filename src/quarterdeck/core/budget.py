@@ -8,12 +8,12 @@ runs at once, and the ledger is the fold of all journals.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from quarterdeck.core.contract import Limits
-from quarterdeck.core.events import Move
+from quarterdeck.core.events import BudgetMoved, Move, decode
 from quarterdeck.core.state import RunState
 from quarterdeck.core.vocabulary import Dimension
 
@@ -120,3 +120,17 @@ def nearing(state: RunState, need: Mapping[str, int], fraction: float) -> str | 
         if limit is not None and state.spent.get(dimension, 0) + state.reserved.get(dimension, 0) + amount > limit * fraction:
             return dimension
     return None
+
+
+def spent_by(bodies: Iterable[bytes]) -> dict[tuple[str, str], int]:
+    """What the moves among these events report as spent, by account and dimension."""
+    found: dict[tuple[str, str], int] = {}
+    for body in bodies:
+        if body.startswith(_MOVED) and isinstance(event := decode(body), BudgetMoved):
+            for move in event.moves:
+                place = (move.account, move.dimension)
+                found[place] = found.get(place, 0) + move.spent
+    return found
+
+
+_MOVED = b'{"kind":"budget.moved"'

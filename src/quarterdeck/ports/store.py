@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import msgspec
@@ -276,6 +277,10 @@ class Fleet(Protocol):
 
 class Insights(AuditLog, Posts, Fleet, Protocol):
     """The read side: short reads, on the calling thread, of what is committed."""
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Everything that is read inside sees the store at one moment; keep it short. Raises ``Unavailable`` if the connection is lost."""
+        ...
 
     def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> Sequence[StoredEvent]:
         """The events of a run with a sequence greater than ``after``, in order."""

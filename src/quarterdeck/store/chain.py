@@ -19,10 +19,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from quarterdeck.core.errors import Corrupt, UsageError
-from quarterdeck.ports.store import Insights, StoredEvent
+from quarterdeck.ports.store import Insights, RunRow, StoredEvent
 
 _FRAME = struct.Struct(">QI").pack
 GENESIS = bytes(32)
@@ -74,7 +74,14 @@ def require_whole(event: StoredEvent, previous: bytes, salt: bytes | None) -> No
 
 
 def verify_run(insights: Insights, run_id: str) -> int:
-    """Verify one stored journal up to the sequence that its run has now; how many events that were.
+    """Verify one stored journal up to the sequence that its run has now; how many events that were. See :func:`verified_run`."""
+    return verified_run(insights, run_id, lambda _: None).seq
+
+
+def verified_run(insights: Insights, run_id: str, each: Callable[[StoredEvent], None]) -> RunRow:
+    """Verify one stored journal up to the sequence that its run has now; the run's row, which it was compared with.
+
+    ``each`` is given every event before it is verified, in order; perhaps twice, from the first one on, where the run is erased meanwhile.
 
     Runs beside a busy writer: what is appended meanwhile is left for the next time, and a run that is erased meanwhile
     is verified as an erased one. Raises :class:`Corrupt` like :func:`verify`, and :class:`UsageError` (``run.unknown``)
@@ -85,21 +92,22 @@ def verify_run(insights: Insights, run_id: str) -> int:
         raise UsageError("run.unknown", f"there is no run {run_id!r}; list them with `quarterdeck runs`")
     salt = insights.salt(run_id)
     try:
-        verify(_pages(insights, run_id, row.seq), salt, seq=row.seq, head=row.head)
+        verify(_pages(insights, run_id, row.seq, each), salt, seq=row.seq, head=row.head)
     except Corrupt:
         if insights.salt(run_id) == salt:
             raise
-        verify(_pages(insights, run_id, row.seq), None, seq=row.seq, head=row.head)
-    return row.seq
+        verify(_pages(insights, run_id, row.seq, each), None, seq=row.seq, head=row.head)
+    return row
 
 
-def _pages(insights: Insights, run_id: str, end: int) -> Iterator[StoredEvent]:
+def _pages(insights: Insights, run_id: str, end: int, each: Callable[[StoredEvent], None]) -> Iterator[StoredEvent]:
     after = 0
     while page := insights.events(run_id, after, PAGE):
         for event in page:
             if event.seq > end:
                 return
             after = event.seq
+            each(event)
             yield event
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from quarterdeck.app.books import Tally, against
 from quarterdeck.core import events as ev
 from quarterdeck.core.budget import SHARED
 from quarterdeck.core.fold import fold_all
@@ -23,23 +24,6 @@ from quarterdeck.ports.store import Insights, RunRow
 
 PAGE = 500
 """Rows that are read at once."""
-
-_Place = tuple[str, str]
-"""An account and a dimension of it."""
-
-
-class Tally:
-    """What one or many journals say about the accounts: spent and held, by (account, dimension)."""
-
-    def __init__(self) -> None:
-        self.spent: Counter[_Place] = Counter()
-        self.held: Counter[_Place] = Counter()
-
-    def add(self, event: ev.BudgetMoved) -> None:
-        """Count the moves of one event."""
-        for move in event.moves:
-            self.spent[move.account, move.dimension] += move.spent
-            self.held[move.account, move.dimension] += move.leased - move.returned
 
 
 def all_runs(insights: Insights) -> Iterator[RunRow]:
@@ -104,19 +88,9 @@ def _of_ended(row: RunRow, own: Tally, spent: dict[str, int], by_children: Count
 
 
 def _of_accounts(insights: Insights, total: Tally, *, overdraft: bool) -> list[str]:
-    found = []
-    seen: set[_Place] = set()
-    for row in insights.accounts():
-        place = (row.account, row.dimension)
-        seen.add(place)
-        if (row.committed, row.reserved) != (total.spent[place], total.held[place]):
-            found.append(
-                f"{row.account} has {row.committed} committed and {row.reserved} reserved {row.dimension}, "
-                f"the journals say {total.spent[place]} and {total.held[place]}"
-            )
+    rows = insights.accounts()
+    found = [finding.message for finding in against(rows, total, {})]
+    for row in rows:
         if row.limit is not None and row.committed + row.reserved > row.limit and not overdraft:
             found.append(f"{row.account} is above its limit of {row.limit} {row.dimension}: {row.committed} + {row.reserved}")
-    for place in sorted((set(total.spent) | set(total.held)) - seen):
-        if total.spent[place] or total.held[place]:
-            found.append(f"the journals moved {place[1]} of {place[0]}, which the store does not know")
     return found

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from enum import StrEnum
 
@@ -295,6 +296,10 @@ class MemoryStore:
             and (place is None or (row.expires_at_us, row.approval) > (place.expires_at_us, place.approval))
         ]
         return sorted(found, key=lambda row: (row.expires_at_us, row.approval))[: page_size(limit)]
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Nothing changes between two reads of one task here."""
+        return nullcontext()
 
     def accounts(self) -> Sequence[AccountRow]:
         """Every shared account in every dimension that was ever touched."""

@@ -8,14 +8,15 @@ deterministic and has no clock, thread or file; :mod:`quarterdeck.testing.memory
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
 import msgspec
 
-from quarterdeck.core.audit import Audit, AuditRow, appended, entry
-from quarterdeck.core.budget import SHARED
+from quarterdeck.core.audit import Audit, AuditRow, appended, entry, removal
+from quarterdeck.core.budget import SHARED, spent_by
 from quarterdeck.core.commit import (
     AddAudit,
     AddKey,
@@ -499,14 +500,19 @@ class Tables:
         """Positions count from 1 here, as rows of a database do."""
         before_us = op.now_us - op.retain_us
         removed = after = 0
+        spent: Counter[tuple[str, str]] = Counter()
         seen = [run for run in self.runs.values() if run.new.route == op.route and run.position + 1 > op.after]
         for run in sorted(seen, key=lambda one: one.position)[: op.limit]:
             if run.new.admitted_at_us > before_us:
-                return Purged(removed, 0)
+                after = 0
+                break
             after = run.position + 1
             if self._is_over(run, before_us):
+                spent.update(spent_by([event.body for event in run.events]))
                 self._remove(run)
                 removed += 1
+        if removed:
+            self._record(removal(op.route, removed, spent, op.now_us))
         return Purged(removed, after)
 
     def _is_over(self, run: Run, before_us: int) -> bool:

@@ -144,9 +144,10 @@ async def ensure_first_admin(apply: Apply, insights: Insights, clock: Clock, ent
 def _minted(entropy: Entropy, op: AddKey, by: str) -> tuple[str, AddKey]:
     text = assembled(entropy.token(PREFIX_BYTES), entropy.token(SECRET_BYTES))
     prefix = prefix_of(text) or ""
-    given = {"subject": op.subject, "grants": [f"{grant.role}@{grant.tenant}" for grant in op.grants]}
+    digest, grants = digest_of(text), [f"{grant.role}@{grant.tenant}" for grant in op.grants]
+    given = {"subject": op.subject, "grants": grants, "digest": digest.hex()}
     told = Audit("key.made", by, f"key:{prefix}", op.at_us, detail=msgspec.json.encode(given).decode())
-    return text, msgspec.structs.replace(op, prefix=prefix, digest=digest_of(text), audit=told)
+    return text, msgspec.structs.replace(op, prefix=prefix, digest=digest, audit=told)
 
 
 async def _applied(apply: Apply, op: Op) -> bool:

@@ -147,7 +147,8 @@ class Batch:
     def _surround(self, op: Op, salt_of: Salts) -> None:
         """What goes beside an operation's text: bytes, locks, the row of the audit log."""
         said = audit_of(op)
-        self.audits.append(None if said is None else entry(said))
+        # What a removal tells of itself, the database writes; the log is to be taken first.
+        self.audits.append(entry(said) if said is not None else b"" if isinstance(op, Purge) else None)
         match op:
             case Commit():
                 self._carry(op, salt_of)

@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from quarterdeck.core.errors import QuarterdeckError, Unavailable, UsageError
 from quarterdeck.store.postgres.statements import load, migration
 
-SCHEMA = 5
+SCHEMA = 6
 """The newest schema version that this code makes."""
 COMPATIBLE = 1
 """The oldest version of this code that may go on beside the schema that this one makes; older ones that run stop. See :func:`prepare`."""

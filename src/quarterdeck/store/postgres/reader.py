@@ -7,8 +7,8 @@ whole, and then all its reads do.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import LiteralString
 
@@ -60,6 +60,7 @@ class PostgresInsights:
         self._dsn = dsn
         self._tenants = tenants
         self._sql = load("read")
+        self._pinned = False
         self._db = self._connected()
         self._reads = 0
         self._reading = False
@@ -68,6 +69,18 @@ class PostgresInsights:
         if patience_s is not None:
             watch = (weakref.ref(self), patience_s, self._closed)
             Thread(target=_watch, args=watch, name="quarterdeck-reads", daemon=True).start()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Everything that is read inside sees the database at one moment. A lost connection ends it: raises ``Unavailable``."""
+        self._rows("SELECT 1")
+        with reachable(), self._db.transaction():
+            self._db.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            self._pinned = True
+            try:
+                yield
+            finally:
+                self._pinned = False
 
     def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> Sequence[StoredEvent]:
         """The events of a run with a sequence greater than ``after``, in order."""
@@ -308,7 +321,7 @@ class PostgresInsights:
                     self._db = self._connected()
                 return self._read(query, values, tenants)
             except (psycopg.OperationalError, psycopg.InterfaceError, Unavailable) as error:
-                if attempt == ATTEMPTS or isinstance(error, psycopg.errors.QueryCanceled):
+                if attempt == ATTEMPTS or self._pinned or isinstance(error, psycopg.errors.QueryCanceled):
                     with reachable():
                         raise
                 if self._away.is_set():

@@ -194,7 +194,10 @@ class Applier:
                 return self._erase(op)
             case Purge():
                 self._runs.clear()
-                return purge(self._db, self._sql, op)
+                outcome, told = purge(self._db, self._sql, op)
+                if told is not None:
+                    self._record(told)
+                return outcome
             case TakePosts():
                 return posting.take(self._db, self._sql, op)
             case SettlePost():

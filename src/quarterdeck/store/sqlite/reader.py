@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -41,6 +42,15 @@ class SqliteInsights:
         self._sql = load("read")
         self._path = path
         self._present: set[str] = set()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Everything that is read inside sees the file at one moment."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("ROLLBACK")
 
     def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> Sequence[StoredEvent]:
         """The events of a run with a sequence greater than ``after``, in order."""

@@ -194,6 +194,8 @@ SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER)
 -- name: old_runs
 SELECT c.run, r.status NOT IN ('queued', 'running', 'waiting') AND r.updated_at_us <= ?3, c.admitted_at_us <= ?3
 FROM contracts c JOIN runs r ON r.id = c.run WHERE c.route = ?1 AND c.run > ?2 ORDER BY c.run LIMIT ?4
+-- name: moves_of
+SELECT body FROM events WHERE run = ? AND substr(body, 1, 22) = CAST('{"kind":"budget.moved"' AS BLOB) ORDER BY seq
 -- name: purge_events
 DELETE FROM events WHERE run = ?
 -- name: purge_inbox

@@ -1,0 +1,1 @@
+-- No rule of the rows changes.
