@@ -19,6 +19,7 @@ MODULES = (
     "proof.fleet",
     "proof.rolling",
     "proof.upgrades",
+    "proof.stops",
     "proof.restores",
     "proof.histories",
     "proof.cuts",

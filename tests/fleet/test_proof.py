@@ -9,7 +9,10 @@ from proof.cuts import FORGETS, cut_off
 from proof.fleet import STALE, killed, paused
 from proof.histories import Done, histories, is_linearizable
 from proof.restores import put_back
-from proof.rolling import replaced
+from proof.rolling import deployed, replaced
+from proof.stops import probed, signalled
+from proof.upgrades import interrupted
+from quarterdeck.store.postgres.opening import SCHEMA
 
 
 async def test_a_killed_workers_runs_move_again() -> None:
@@ -29,6 +32,25 @@ async def test_replaced_rules_are_given_up_under_load_and_would_be_missed() -> N
     assert (found, figures["opened_late"]) == ([], 0)
     found, figures = await replaced(16, 2, stubborn=True)
     assert found and figures["opened_late"]
+
+
+async def test_code_is_deployed_beside_older_code() -> None:
+    found, figures = await deployed(16, 2, nullcontext())
+    assert (found, figures["wrong_code"], figures["parked"]) == ([], 0, 0)
+
+
+async def test_a_killed_migration_leaves_nothing_and_would_be_noticed() -> None:
+    found, figures = await interrupted(SCHEMA, every=5)
+    assert (found, figures["undone"]) == ([], figures["kills"])
+    found, _ = await interrupted(SCHEMA, every=10, loose=True)
+    assert found
+
+
+async def test_a_hanging_database_holds_neither_probes_nor_a_stop() -> None:
+    found, _ = await signalled("the database hangs")
+    assert found == []
+    found, _ = await probed("hangs")
+    assert found == []
 
 
 async def test_a_database_that_was_put_back_is_noticed_and_would_be_missed() -> None:

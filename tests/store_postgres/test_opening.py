@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+import quarterdeck
+from quarterdeck.app.clock import SystemEntropy
 from quarterdeck.core.commit import Applied, Claim, Deliver
 from quarterdeck.core.errors import QuarterdeckError, Unavailable, UsageError
-from quarterdeck.store.postgres import opening, statements
+from quarterdeck.store.postgres import open_store, opening, statements
 from quarterdeck.store.postgres.journal import PostgresJournal
 from quarterdeck.store.postgres.opening import prepare, renew
 from quarterdeck.store.postgres.visitor import visit
@@ -21,6 +28,8 @@ from quarterdeck.testing.patching import patched
 from quarterdeck.testing.postgres import SETTING, Server, binaries
 from quarterdeck.testing.samples import T0_US, admission
 from tests.store_postgres.sessions import runtime, until
+
+SOURCE = str(Path(quarterdeck.__file__).parents[1])
 
 
 def code_of(attempt: Callable[[], object]) -> str:
@@ -183,3 +192,52 @@ async def test_older_workers_go_on_beside_a_newer_schema(database: str) -> None:
             await admit(another, "r2")
             assert [run.run_id for run in await claim(another, "w2")] == ["r2"]
         await refused(stand, hold.commit(control=0), "control")
+
+
+async def test_an_older_worker_stops_beside_a_schema_that_it_may_not_use(database: str) -> None:
+    """What it has decided is refused in the same moment in which the schema changes; then it says why it stops."""
+    async with runtime(database) as stand:
+        hold = await held(stand)
+        await asyncio.to_thread(_outgrow, database)
+        await refused(stand, hold.commit(), "incarnation")
+        await until(lambda: stand.journal._fault is not None, "it has looked", 20.0)
+        with pytest.raises(Unavailable, match=r"store\.newer"):
+            await stand.journal.submit(admission("r2"))
+        assert code_of(lambda: prepare(database, 1)) == "store.newer"
+
+
+def _outgrow(dsn: str) -> None:
+    """What a process with later code does, in one of its own, so that the code of this one stays as it is."""
+    later = (
+        "from quarterdeck.store.postgres import opening as o; o.SCHEMA += 1; o.COMPATIBLE = o.SCHEMA; o.migration = lambda _: ()"
+    )
+    subprocess.run(
+        [sys.executable, "-c", f"{later}; o.prepare({dsn!r}, 77)"], check=True, env={**os.environ, "PYTHONPATH": SOURCE}
+    )
+
+
+async def test_a_runtime_does_not_wait_for_a_server_that_hangs(loose: Server) -> None:
+    """Reads fail and closing ends, though nothing ever answers; what was submitted has no known outcome."""
+    loose._settings = ()
+    await asyncio.to_thread(loose.restart)
+    dsn = loose.database()
+    journal, insights = await open_store(dsn)(SystemEntropy())
+    await journal.submit(admission("r1", incarnation=journal.incarnation))
+    hang(loose, signal.SIGSTOP)
+    try:
+        lost = journal.submit(admission("r2", incarnation=journal.incarnation))
+        with pytest.raises(Unavailable, match=r"store\.unreachable"):
+            await asyncio.to_thread(insights.run, "r1")
+        await until(lambda: journal.failing, "it is noticed", 20.0)
+        await journal.close()
+        with pytest.raises(Unavailable, match=r"store\.unknown"):
+            await lost
+    finally:
+        hang(loose, signal.SIGCONT)
+
+
+def hang(server: Server, how: signal.Signals) -> None:
+    """Send every process of a server of ours a signal."""
+    first = int((Path(str(conninfo_to_dict(server.dsn)["host"])) / "data" / "postmaster.pid").read_text().split()[0])
+    for pid in (first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())):
+        os.kill(pid, how)

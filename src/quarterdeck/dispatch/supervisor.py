@@ -28,7 +28,7 @@ LOOK_S = 0.25
 """How often that is looked at."""
 QUICK_S = 10.0
 """A worker that dies within so many seconds has died quickly: the next pause is longer."""
-FORCE_S = 5.0
+FORCE_S = 10.0
 """How long after the end of the grace, or a second signal, a worker is killed."""
 
 _log = logging.getLogger(__name__)

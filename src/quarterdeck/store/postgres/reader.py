@@ -41,6 +41,8 @@ ATTEMPTS = 20
 """How often a read whose connection was lost is tried again."""
 PATIENCE_S = 3.0
 """How long a runtime's read may go without an answer, on the thread of the event loop; see :class:`PostgresInsights`."""
+WATCHED_ATTEMPTS = 3
+"""How often a runtime's read is; then a thread goes on with it."""
 LOOKS = 6
 """How often it is looked meanwhile."""
 RETRY_S = 0.1
@@ -65,6 +67,7 @@ class PostgresInsights:
         self._reads = 0
         self._reading = False
         self._away = Event()
+        self._watched = patience_s is not None
         self._closed = Event()
         if patience_s is not None:
             watch = (weakref.ref(self), patience_s, self._closed)
@@ -295,6 +298,7 @@ class PostgresInsights:
     def close(self) -> None:
         """Close the connection; a later read makes another, which nobody watches."""
         self._closed.set()
+        self._away.clear()
         self._db.close()
 
     def _connected(self) -> Connection:
@@ -313,7 +317,8 @@ class PostgresInsights:
             self._reading = False
 
     def _tried(self, query: LiteralString, values: Sequence[object], tenants: Collection[str] | None) -> list[Row]:
-        for attempt in range(ATTEMPTS + 1):
+        last = WATCHED_ATTEMPTS if self._watched and not self._closed.is_set() else ATTEMPTS
+        for attempt in range(last + 1):
             if self._away.is_set():
                 raise Unavailable("store.unreachable", "the database does not answer; see to it")
             try:
@@ -321,7 +326,10 @@ class PostgresInsights:
                     self._db = self._connected()
                 return self._read(query, values, tenants)
             except (psycopg.OperationalError, psycopg.InterfaceError, Unavailable) as error:
-                if attempt == ATTEMPTS or self._pinned or isinstance(error, psycopg.errors.QueryCanceled):
+                canceled = isinstance(error, psycopg.errors.QueryCanceled)
+                if attempt == last or self._pinned or canceled:
+                    if last < ATTEMPTS and not canceled and not self._pinned:
+                        self._away.set()
                     with reachable():
                         raise
                 if self._away.is_set():
