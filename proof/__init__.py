@@ -20,6 +20,7 @@ MODULES = (
     "proof.rolling",
     "proof.upgrades",
     "proof.stops",
+    "proof.erased",
     "proof.restores",
     "proof.histories",
     "proof.cuts",

@@ -17,6 +17,7 @@ from quarterdeck.core.commit import Ask, Claim, Claimed, Commit, Deliver, Head, 
 from quarterdeck.core.errors import Corrupt
 from quarterdeck.core.events import RunAdmitted
 from quarterdeck.core.outbox import Post, lane_of
+from quarterdeck.ports.store import Journal
 from quarterdeck.store.chain import verify_run
 from quarterdeck.store.sqlite.opening import connect
 from quarterdeck.store.sqlite.reader import SqliteInsights
@@ -44,7 +45,7 @@ async def _scene(path: Path, luck: random.Random) -> list[str]:
     journal = InlineJournal(path)
     owners = {f"r{number}": (luck.choice(TENANTS), luck.choice(USERS)) for number in range(RUNS)}
     for run_id, (tenant, user) in owners.items():
-        await _written(journal, run_id, tenant, user)
+        await written(journal, run_id, tenant, user)
     tenant = luck.choice((None, *TENANTS))
     user = luck.choice(USERS) if tenant is None or luck.random() < 0.5 else None
     insights = SqliteInsights(path)
@@ -77,7 +78,7 @@ def _left(path: Path, owners: dict[str, tuple[str, str]], meant: set[str]) -> li
     return found + [f"contents of {who} are gone" for who in kept if mark(*who) not in held]
 
 
-async def _written(journal: InlineJournal, run_id: str, tenant: str, user: str) -> None:
+async def written(journal: Journal, run_id: str, tenant: str, user: str) -> None:
     """A run that has ended, with everything that holds contents."""
     secret = mark(tenant, user)
     described = contract(run_id, tenant=tenant, actor=user)
