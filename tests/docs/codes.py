@@ -60,6 +60,7 @@ COMPOSED: dict[str, tuple[str, ...]] = {
         )
     ),
     "budget.near_{}": tuple(f"budget.near_{name}" for name in ("turns", "model_calls", "tokens", "cost")),
+    "fact.{}": ("fact.policy", "fact.release"),
     "label.untrusted_{}": ("label.untrusted_target", "label.untrusted_amount"),
     "limit.{}": ("limit.*",),
     "model.{}": ("model.timeout", "model.connection", "model.unknown"),
@@ -69,7 +70,7 @@ _MESSAGES = ("model.delta", "http.disconnect", "http.response.start", "http.resp
 """The ephemeral message of streams, and those between a server and its application."""
 _NAMES = frozenset({*KINDS, *Action, *_MESSAGES, *(ACTIONS - {"approval.rejected", "approval.answered"})})
 """Dotted names of other things."""
-_BESIDE = ("audit", "switch", "label", "schema", "cli", "child", "signal", "timer", "compensation")
+_BESIDE = ("audit", "ledger", "fact", "switch", "label", "schema", "cli", "child", "signal", "timer", "compensation")
 """Families whose codes are returned or printed only, never passed to a carrier."""
 _DOTTED = re.compile(r"[a-z][a-z_]*(\.[a-z][a-z0-9_]*|\.[a-z_]*\{\})+\Z")
 _PROMISED = re.compile(r"``([a-z]+\.[a-z_]+)``")

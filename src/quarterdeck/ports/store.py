@@ -275,12 +275,16 @@ class Fleet(Protocol):
         ...
 
 
-class Insights(AuditLog, Posts, Fleet, Protocol):
-    """The read side: short reads, on the calling thread, of what is committed."""
+class Moment(Protocol):
+    """The part of the read side that holds still."""
 
     def snapshot(self) -> AbstractContextManager[None]:
         """Everything that is read inside sees the store at one moment; keep it short. Raises ``Unavailable`` if the connection is lost."""
         ...
+
+
+class Insights(AuditLog, Posts, Fleet, Moment, Protocol):
+    """The read side: short reads, on the calling thread, of what is committed."""
 
     def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> Sequence[StoredEvent]:
         """The events of a run with a sequence greater than ``after``, in order."""
