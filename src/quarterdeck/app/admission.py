@@ -19,14 +19,14 @@ from quarterdeck.core.canonical import canonical, parse
 from quarterdeck.core.commit import Charge, Commit, Key, NewRun, Record, record
 from quarterdeck.core.context import estimate
 from quarterdeck.core.contract import Caller, Envelope, EnvelopeLabels, RunContract, VersionSet, checked_key, checked_name
-from quarterdeck.core.errors import UsageError
+from quarterdeck.core.errors import Refused, UsageError
 from quarterdeck.core.fairness import less_urgent
 from quarterdeck.core.identity import ServiceIdentity
 from quarterdeck.core.labels import NO_LABELS, Integrity, Labels, either
 from quarterdeck.core.specs import AgentSpec, RouteSpec, ToolSpec, needed
 from quarterdeck.core.tasks import AUTO, SIMPLE, STANDARD, cheapest, classify, program_of
 from quarterdeck.core.vocabulary import AdmissionAnswer, Mode, Priority, Risk
-from quarterdeck.core.windows import Pace, is_period, paced, thread_account
+from quarterdeck.core.windows import Pace, Session, begun, is_period, paced, sessions_of, thread_account
 from quarterdeck.ports.clock import Clock, Entropy
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Admission:
         entropy: Entropy,
         *,
         paces: Sequence[Pace] = (),
+        sessions: Sequence[Session] = (),
         classify: Callable[[str], str] = classify,
         costs: Callable[[str], int] = lambda _: 0,
         terms: TermsTable | None = None,
@@ -97,6 +98,7 @@ class Admission:
         self._classify = classify
         self._costs = costs
         self._paces = paces
+        self._sessions = sessions
         self._routes = routes
         self._agents = agents
         self._clock = clock
@@ -112,6 +114,10 @@ class Admission:
     def asks_accounts(self, intent: str) -> bool:
         """Whether the admission to this route depends on what its shared accounts have left."""
         return intent in self._counting
+
+    def sessions(self, envelope: Envelope) -> tuple[str, ...]:
+        """The accounts of the sessions that a run of this envelope would belong to now."""
+        return tuple(sessions_of(self._sessions, envelope.caller.tenant, envelope.thread_id, self._clock.now_us()))
 
     def contract(
         self,
@@ -137,6 +143,9 @@ class Admission:
         if mode is Mode.SYNC and limits.deadline_ms is None and not handed_off:
             limits = msgspec.structs.replace(limits, deadline_ms=SYNC_DEADLINE_MS)
         now_us = self._clock.now_us()
+        ends_us = self._ends(tenant, envelope.thread_id, now or Conditions(), now_us)
+        deadline_us = None if limits.deadline_ms is None else now_us + limits.deadline_ms * 1_000
+        deadlines = [each for each in (deadline_us, *ends_us.values()) if each is not None]
         task_class, model = self._model(agent, route, tenant, effective.risk, payload, now or Conditions())
         contract = RunContract(
             run_id=run_id,
@@ -157,7 +166,7 @@ class Admission:
             policy_version=policy_version,
             allowed_tools=effective.tools,
             admitted_at_us=now_us,
-            deadline_at_us=None if limits.deadline_ms is None else now_us + limits.deadline_ms * 1_000,
+            deadline_at_us=min(deadlines, default=None),
             idempotency_key=envelope.idempotency_key,
             ordering_key=None if envelope.ordering_key is None else checked_key("ordering_key", envelope.ordering_key),
             thread_id=None if envelope.thread_id is None else checked_key("thread_id", envelope.thread_id),
@@ -172,6 +181,16 @@ class Admission:
             labels=_labels(route, envelope),
         )
         return contract, payload
+
+    def _ends(self, tenant: str, thread_id: str | None, now: Conditions, now_us: int) -> dict[str, int]:
+        """When each session of a thread ends that a run belongs to; raises :class:`Refused` (``budget.session``) if one has."""
+        found = {}
+        for account, lasts_us in sessions_of(self._sessions, tenant, thread_id, now_us).items():
+            found[account] = now.sessions.get(account, now_us + lasts_us)
+            if found[account] <= now_us:
+                said = f"the runs of {account} may last {lasts_us // 1_000_000} s in all, and that is over; begin another thread"
+                raise Refused("budget.session", said)
+        return found
 
     def _model(
         self, agent: AgentSpec, route: RouteSpec, tenant: str, risk: Risk, payload: bytes, now: Conditions
@@ -218,6 +237,9 @@ class Admission:
             moves = tuple([charge.move for charge in charges])
             records += (record(ev.BudgetMoved(contract.admitted_at_us, moves)),)
         at_us = contract.admitted_at_us
+        if contract.parent_run_id is None:
+            lasts = sessions_of(self._sessions, contract.tenant, contract.thread_id, at_us)
+            charges += begun({account: at_us + lasts_us for account, lasts_us in lasts.items()})
         return Commit(contract.run_id, 0, 0, incarnation, records, at_us, charges=charges, new=new, key=key)
 
     def _paced(self, contract: RunContract) -> tuple[Charge, ...]:
@@ -252,6 +274,7 @@ def admission_of(deck: Quarterdeck, clock: Clock, entropy: Entropy) -> Admission
         clock,
         entropy,
         paces=deck.paces,
+        sessions=deck.sessions,
         classify=deck.classifier,
         costs=costs,
         terms=deck.terms,

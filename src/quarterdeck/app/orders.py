@@ -44,7 +44,7 @@ from quarterdeck.core.overrides import MAX_OVERRIDE_S, MAX_OVERRIDES, Change, Ov
 from quarterdeck.core.overrides import parsed as overrides_of
 from quarterdeck.core.specs import AgentSpec, RouteSpec
 from quarterdeck.core.vocabulary import TERMINAL, CancelMode, ReceiptStatus, Status
-from quarterdeck.core.windows import tenant_of
+from quarterdeck.core.windows import ENDS, tenant_of
 from quarterdeck.engine.sequencer import (
     CancelOrder,
     EscalateOrder,
@@ -127,7 +127,9 @@ class Orders:
         against new runs does not stand against one that is there already.
         """
         exhausted = self._exhausted() if admission.asks_accounts(envelope.intent) else frozenset()
-        now = Conditions(controls or Controls(), exhausted, waits, unavailable, self._clock.now_us())
+        rows = [row for account in admission.sessions(envelope) for row in self._insights.accounts(account)]
+        sessions = {row.account: row.limit for row in rows if row.dimension == ENDS and row.limit is not None}
+        now = Conditions(controls or Controls(), exhausted, waits, unavailable, self._clock.now_us(), sessions)
         try:
             contract, payload = admission.contract(envelope, policy_version, budget_version, submitted_by, now)
         except RefusedError:

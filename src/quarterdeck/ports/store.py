@@ -339,8 +339,8 @@ class Insights(AuditLog, Posts, Fleet, Moment, Protocol):
         """Approvals, the nearest deadline first; ``after`` is the approval that the previous page ended with."""
         ...
 
-    def accounts(self) -> Sequence[AccountRow]:
-        """Every shared account in every dimension that was ever touched."""
+    def accounts(self, name: str | None = None) -> Sequence[AccountRow]:
+        """Every shared account, or the one of this name, in every dimension that was ever touched."""
         ...
 
     def facts(self) -> Sequence[FactRow]:

@@ -301,9 +301,9 @@ class MemoryStore:
         """Nothing changes between two reads of one task here."""
         return nullcontext()
 
-    def accounts(self) -> Sequence[AccountRow]:
-        """Every shared account in every dimension that was ever touched."""
-        return [row for _, row in sorted(self.tables.accounts.items())]
+    def accounts(self, name: str | None = None) -> Sequence[AccountRow]:
+        """Every shared account, or the one of this name, in every dimension that was ever touched."""
+        return [row for _, row in sorted(self.tables.accounts.items()) if name in (None, row.account)]
 
     def facts(self) -> Sequence[FactRow]:
         """The facts that decisions are judged by."""

@@ -209,9 +209,10 @@ class PostgresInsights:
         """How many runs have not ended, by status."""
         return {str(status): int(str(count)) for status, count in self._rows(self._sql["standing"])}
 
-    def accounts(self) -> Sequence[AccountRow]:
-        """Every shared account in every dimension that was ever touched."""
-        return [AccountRow(*row) for row in self._rows(self._sql["accounts"])]  # type: ignore[arg-type]
+    def accounts(self, name: str | None = None) -> Sequence[AccountRow]:
+        """Every shared account, or the one of this name, in every dimension that was ever touched."""
+        found = self._rows(self._sql["accounts"]) if name is None else self._rows(self._sql["account"], (name,))
+        return [AccountRow(*row) for row in found]  # type: ignore[arg-type]
 
     def facts(self) -> Sequence[FactRow]:
         """The facts that decisions are judged by."""

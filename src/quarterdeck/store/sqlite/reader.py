@@ -177,9 +177,10 @@ class SqliteInsights:
         """How many runs have not ended, by status."""
         return {str(status): int(count) for status, count in rows(self._db, self._sql["standing"])}
 
-    def accounts(self) -> Sequence[AccountRow]:
-        """Every shared account in every dimension that was ever touched."""
-        return [AccountRow(*row) for row in self._db.execute(self._sql["accounts"])]
+    def accounts(self, name: str | None = None) -> Sequence[AccountRow]:
+        """Every shared account, or the one of this name, in every dimension that was ever touched."""
+        found = self._db.execute(self._sql["accounts"]) if name is None else self._db.execute(self._sql["account"], (name,))
+        return [AccountRow(*row) for row in found]
 
     def facts(self) -> Sequence[FactRow]:
         """The facts that decisions are judged by."""

@@ -26,6 +26,8 @@ SELECT r.run_id FROM idempotency k JOIN runs r ON r.id = k.run WHERE k.tenant = 
 SELECT status, count(*) FROM runs WHERE status = ANY (ARRAY['queued', 'running', 'waiting']) GROUP BY status
 -- name: accounts
 SELECT account, dimension, bound, committed, reserved FROM accounts ORDER BY account, dimension
+-- name: account
+SELECT account, dimension, bound, committed, reserved FROM accounts WHERE account = %s ORDER BY dimension
 -- name: facts
 SELECT name, version, value FROM facts ORDER BY name
 -- name: salt
