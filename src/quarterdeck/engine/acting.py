@@ -178,6 +178,8 @@ async def act(held: Held, calls: tuple[str, ...], performing: Performing | None 
             break
         if refused.guard == "exclusive":
             return _taken_elsewhere(held, refused.detail)
+        if refused.guard == "account" and (rest := held.unheeded(refused.detail, exhausted)) is not None:
+            return rest
         if refused.guard == "account" and refused.detail.startswith((PREFIX, ATTENTION)):
             exhausted = refused.detail if len(proposals) == 1 else None
             proposals = proposals[:1]  # which of several is too much is only known one by one

@@ -107,6 +107,8 @@ async def ask_model(held: Held, call: str) -> Rest | None:
             return None
         if refused_by.startswith("account:"):
             account = refused_by.partition(":")[2]
+            if (ended := held.unheeded(account, exhausted)) is not None:
+                return ended
             if exact and (rest := held.crowded(account, chosen.leases)) is not None:
                 return rest
             exhausted, held.exact = (account if exact else None), True

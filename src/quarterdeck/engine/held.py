@@ -29,6 +29,8 @@ DRAINED_S = 60.0
 """How often a run that a drain keeps from beginning looks for itself; whoever clears the drain wakes it before."""
 CROWDED_S = 1.0
 """How long a run rests before it asks a shared account again, whose room other runs have only reserved."""
+MAX_UNHEEDED = 8
+"""How often in a row the store may refuse an account that the judge was told is exhausted, before the run ends."""
 PAUSED_S = 300.0
 """How long a run that rests until a budget is raised waits before it looks by itself."""
 FRESH_S = 1.0
@@ -67,6 +69,7 @@ class Held:
         self.exact = False  # a shared account had no room for a round slice: from now on this run takes just what it needs
         self.compacted = -1
         self.reports = Reports(services, sequencer)
+        self._unheeded = 0
         self._bounds = {account.name: account.limits for account in self.accounts}
 
     def note(self, event: ev.Event, payload: bytes | None = None) -> None:
@@ -95,6 +98,15 @@ class Held:
         return tuple(
             [Charge(move, getattr(bounds[move.account], move.dimension) if move.account in bounds else None) for move in moves]
         )
+
+    def unheeded(self, refused: str, exhausted: str | None) -> Rest | None:
+        """The store has refused an account of which the judge was told that it has nothing left, and which it allowed all the same.
+
+        Judging once more is right where something has changed. Where the same is refused :data:`MAX_UNHEEDED` times in a row, nothing
+        does, and the run ends instead of going round for ever.
+        """
+        self._unheeded = self._unheeded + 1 if refused == exhausted else 0
+        return Rest(self.ending("budget.unheeded")) if self._unheeded >= MAX_UNHEEDED else None
 
     def crowded(self, refused: str, moves: Iterable[ev.Move]) -> Rest | None:
         """What refused the smallest slice, ``account|dimension``, has room for it but for what other runs have reserved: then the

@@ -36,6 +36,13 @@ class Catalogue:
         """The tool itself; only after the gate has allowed a call of it."""
         return self._tools[name][0]
 
+    def unfit(self, name: str, arguments: object) -> str:
+        """Why a person's arguments could never be proposed for this tool, as their reader is told it; empty if they could, or nobody knows
+        the tool here. Raises :class:`UsageError` (``json.*``) for what is no JSON.
+        """
+        found = self._tools.get(name)
+        return found[0].fit(canonical(arguments)) if found is not None else ""
+
     def propose(self, contract: RunContract, call: str, name: str, raw: str, attempts: int) -> Proposal:
         """The proposal to call ``name`` with the raw JSON text that a model wrote; ``attempts`` is what one call may cost at most."""
         found = self._tools.get(name)
