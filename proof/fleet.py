@@ -31,6 +31,7 @@ from quarterdeck.store.postgres import open_store
 from quarterdeck.store.postgres.journal import PostgresJournal
 from quarterdeck.store.postgres.opening import prepare
 from quarterdeck.store.postgres.reader import PostgresInsights
+from quarterdeck.testing import ledger
 from quarterdeck.testing.conformance.stand import note
 from quarterdeck.testing.mutants_postgres import install, rewritten
 from quarterdeck.testing.patching import patched
@@ -97,7 +98,7 @@ class Yard:
         return int(str(count))
 
     def findings(self, runs: int) -> list[str]:
-        """What must hold in the end: every run has ended well, every journal verifies, every effect happened."""
+        """What must hold in the end: every run has ended well, every journal verifies, the books agree, every effect happened."""
         found = [] if self.ended() == runs else [f"{runs - self.ended()} of {runs} runs have not ended well"]
         with contextlib.closing(PostgresInsights(self.duty.dsn)) as insights:
             for name in list(self.rows())[:500]:
@@ -105,6 +106,7 @@ class Yard:
                     verify_run(insights, name)
                 except QuarterdeckError as error:
                     found.append(str(error))
+            found += ledger.differences(insights)
         keys = {line.split()[1] for line in self.ledger.read_text().splitlines() if line.startswith("ended ")}
         return found if len(keys) == runs * STEPS else [*found, f"{len(keys)} effects for {runs * STEPS} steps"]
 
@@ -277,6 +279,7 @@ async def database_killed(kills: int, plant: AbstractContextManager[object], *, 
                     verify_run(insights, name)
                 except QuarterdeckError as error:
                     found.append(str(error))
+            found += ledger.differences(insights)
         return found, {"kills": kills, "acknowledged": sum(acknowledged.values()), "lost": len(found)}
     finally:
         await asyncio.to_thread(server.stop)

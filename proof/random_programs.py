@@ -18,7 +18,7 @@ from pathlib import Path
 from proof.result import Suite, SuiteResult
 from quarterdeck.app.views import RunResult
 from quarterdeck.core.errors import QuarterdeckError
-from quarterdeck.testing import postgres
+from quarterdeck.testing import ledger, postgres
 from quarterdeck.testing.drawn import drawn, machine, wrong
 from quarterdeck.testing.mortal import DatabaseHand, FileHand, Hand, lasting
 from quarterdeck.testing.mutants_runtime import RuntimeMutant
@@ -30,6 +30,8 @@ TRIALS = 1_000
 QUICK_TRIALS = 30
 PATIENCE = 300
 """Programs within which a planted bug has to be found."""
+BOOKS = 100
+"""After so many programs in one store its accounts are compared with its journals; each time where every program has a store."""
 _NUMBERS = itertools.count(1_000_000)
 
 _NAMES = ("answers are delivered out of order", "an inner saga forgets", "a child's result is lost")
@@ -40,9 +42,11 @@ Take = Callable[[int], Hand]
 """Opens the store of one program."""
 
 
-def program_trial(seed: int, take: Callable[[], Hand], number: int | None = None) -> tuple[list[str], int]:
+def program_trial(
+    seed: int, take: Callable[[], Hand], number: int | None = None, *, books: bool = False
+) -> tuple[list[str], int]:
     """One drawn program, crashed at drawn points of it: what is wrong, and how often it was crashed. ``number`` tells it from others in
-    one store.
+    one store, ``books`` compares the store's accounts with its journals as well.
     """
     chance = random.Random(f"program/{seed}")
     payload = {"program": drawn(chance)}
@@ -54,7 +58,17 @@ def program_trial(seed: int, take: Callable[[], Hand], number: int | None = None
     except (QuarterdeckError, RuntimeError, ExceptionGroup) as error:
         return [f"seed {seed}: {error!r}"], len(crashes)
     struck = len([point for point in crashes if point <= world.points])
-    return [f"seed {seed}: {what}" for what in wrong(result, world, plain, unhurt)], struck
+    found = [*wrong(result, world, plain, unhurt), *(disagreeing(take) if books else [])]
+    return [f"seed {seed}: {what}" for what in found], struck
+
+
+def disagreeing(take: Callable[[], Hand]) -> list[str]:
+    """Where the accounts of a store are not the sum of its journals, now that nothing befalls it any more."""
+    hand = take()
+    try:
+        return ledger.differences(hand.insights)
+    finally:
+        hand.close(died=False)
 
 
 @cache
@@ -90,7 +104,8 @@ def random_programs(name: str, stores: Callable[[], AbstractContextManager[Take]
     failed = struck = 0
     with stores() as take:
         for seed in range(1, trials + 1):
-            said, crashes = program_trial(seed, partial(take, seed))
+            books = seed % BOOKS == 0 or seed == trials
+            said, crashes = program_trial(seed, partial(take, seed), books=books or stores is files)
             found, failed, struck = found + said, failed + bool(said), struck + crashes
         missed = [bug.name for bug in PROGRAM_BUGS if not noticed(bug, take)]
     planted = len(PROGRAM_BUGS)
