@@ -34,7 +34,7 @@ GUARD_OUTSIDE = rewritten(
     ("append_plain", "WHERE r.seq = a.after", "WHERE r.seq = a.after AND r.control = a.control"),
 )
 FACTS_UNLOCKED = rewritten(("take_facts", "pg_advisory_xact_lock_shared(1363430193, 1)", "1"))
-ACCOUNTS_UNORDERED = rewritten(("take_accounts", "PERFORM pg_advisory_xact_lock(1363430194, place)", "PERFORM 1"))
+ACCOUNTS_UNLOCKED = rewritten(("take_accounts", "PERFORM pg_advisory_xact_lock(1363430194, place)", "PERFORM 1"))
 RUNS_UNORDERED = rewritten(  # whoever is first takes them upwards, whoever comes meanwhile downwards
     ("take_runs", "ORDER BY id FOR", "ORDER BY CASE WHEN (SELECT pg_try_advisory_xact_lock(7)) THEN id ELSE -id END FOR")
 )
@@ -85,13 +85,24 @@ async def accounts_in_opposite_order(server: Server, dsn: str, stand: SwappingSt
                     Charge(Move(name, "tokens", leased=1), None),
                     Charge(Move(names[-1 - place], "tokens", leased=1), None),
                 )
-                answers.append(stand.journal.submit(holds[place].commit(charges=(forth,))))
-                answers.append(second.journal.submit(holds[24 + place].commit(charges=(back,))))
+                answers.append(stand.journal.submit(holds[place].commit(charges=(forth,), inbox=(0,))))
+                answers.append(second.journal.submit(holds[24 + place].commit(charges=(back,), inbox=(0,))))
             assert all(isinstance(outcome, Applied) for outcome in await asyncio.gather(*answers))
             for hold in holds:
                 hold.seq += 1
         assert [row.reserved for row in stand.insights.accounts()] == [24] * 24
         assert undone(stand, second) == 0
+
+
+async def room_that_somebody_takes_meanwhile_is_not_given_away(server: Server, dsn: str, stand: SwappingStand) -> None:
+    hold = await held(stand)
+    hold.seq = await done(stand, hold.commit(charges=(Charge(Move("a", "tokens", leased=1), 10),)))
+    with session(dsn) as other:
+        other.execute("SELECT take_accounts(ARRAY['a'])")
+        other.execute("UPDATE accounts SET reserved = 6")
+        answer = stand.journal.submit(hold.commit(charges=(Charge(Move("a", "tokens", leased=5), 10),)))
+        await blocked(server, dsn, answer)
+    assert await answer == Refused("account", "a|tokens")
 
 
 async def runs_in_opposite_order(server: Server, dsn: str, stand: SwappingStand) -> None:
@@ -143,7 +154,8 @@ async def of_many_processes_one_makes_the_first_key(server: Server, dsn: str, st
 SCENES: list[tuple[Scene, Plant]] = [
     (a_cancel_that_commits_meanwhile_stops_the_intent, GUARD_OUTSIDE),
     (a_switch_that_commits_meanwhile_stops_the_intent, FACTS_UNLOCKED),
-    (accounts_in_opposite_order, ACCOUNTS_UNORDERED),
+    (accounts_in_opposite_order, ACCOUNTS_UNLOCKED),
+    (room_that_somebody_takes_meanwhile_is_not_given_away, ACCOUNTS_UNLOCKED),
     (runs_in_opposite_order, RUNS_UNORDERED),
     (a_claim_waits_for_nobody, CLAIM_WAITS),
     (of_many_processes_one_makes_the_first_key, FIRST_UNLOCKED),

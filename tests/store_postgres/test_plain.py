@@ -9,8 +9,10 @@ from contextlib import AbstractContextManager
 import pytest
 from msgspec.structs import replace
 
-from quarterdeck.core.commit import Applied, Deliver, Head, Op, Outcome, Record, Refused, SetFact
+from quarterdeck.core.commit import Applied, Charge, Deliver, Head, Op, Outcome, Record, Refused, SetAccount, SetFact
+from quarterdeck.core.contract import Limits
 from quarterdeck.core.errors import Unavailable
+from quarterdeck.core.events import Move
 from quarterdeck.store.postgres.batch import Batch
 from quarterdeck.store.postgres.journal import PostgresJournal
 from quarterdeck.testing.conformance.stand import Hold, admit, claim, note, verified
@@ -56,6 +58,16 @@ def _op(hold: Hold, what: str, number: int) -> Op:
             return replace(hold.commit(note("stale")), epoch=hold.epoch + 1)
         case "waits":
             return hold.commit(head=Head("waiting", "blocked", "waiting", ("signal",), release=True))
+        case "reads":
+            return hold.commit(inbox=(1,))
+        case "leases 3" | "leases 4" | "leases 6":
+            return hold.commit(charges=(Charge(Move("a", "tokens", leased=int(what[-1])), 10),))
+        case "reads and leases 3":
+            return hold.commit(inbox=(1,), charges=(Charge(Move("a", "tokens", leased=3), 10),))
+        case "spends 12":
+            return hold.commit(charges=(Charge(Move("a", "tokens", spent=12), 10),))
+        case "limits to 3":
+            return SetAccount("a", Limits(tokens=3))
         case "next":
             return replace(hold.commit(note("next")), seq=hold.seq + 2)
         case "is told":
@@ -70,7 +82,14 @@ def _op(hold: Hold, what: str, number: int) -> Op:
     [
         (["r1 adds", "r2 adds", "r3 adds"], "ooo", [3]),
         (["r1 adds", "r2 stale", "r3 adds"], "ono", [3, 0]),
-        (["r1 adds", "r1 next", "r2 waits", "r3 adds"], "oooo", [2]),
+        (["r1 adds", "r1 next", "r2 reads", "r3 adds"], "oooo", [2]),
+        (["r1 adds", "r2 waits", "r3 leases 3"], "ooo", [3]),
+        (["r1 leases 3", "r2 leases 3", "r3 leases 4"], "ooo", [3]),
+        (["r1 leases 4", "r2 leases 6", "r3 leases 3"], "oon", [3, 0]),
+        (["r1 reads and leases 3", "r2 leases 6", "r3 leases 3"], "oon", [0]),
+        (["r1 leases 6", "r2 spends 12", "r3 adds"], "ooo", [3, 0]),
+        (["r1 spends 12", "r2 leases 3", "r3 adds"], "ono", [3, 0]),
+        (["r1 limits to 3", "r2 leases 4", "r3 adds"], "ono", [1]),
         (["r1 is told", "r1 adds", "r2 adds"], "ono", [1]),
         (["r1 adds", "r1 is told"], "oo", [1]),
         (["r1 changes", "r1 adds"], "on", [0]),
@@ -102,3 +121,25 @@ async def test_a_writer_that_ends_by_a_fault_of_ours_leaves_nobody_waiting(postg
                 await asyncio.wait_for(under_way, 20)
             with pytest.raises(Unavailable):
                 await stand.journal.submit(hold.commit())
+
+
+async def test_what_is_applied_together_is_written_as_alone(postgres: Server, database: str) -> None:
+    async with stands.postgres(postgres, database)() as stand:
+        for name in ("r1", "r2"):
+            await admit(stand, name)
+        first, second = [Hold(stand, run.run_id, run.seq, run.epoch) for run in await claim(stand)]
+        lease, back = Charge(Move("a", "tokens", leased=4), 10), Charge(Move("a", "tokens", returned=1, spent=3), 10)
+        ended = Head("failed", "blocked", "c", release=True)
+        await asyncio.gather(
+            stand.journal.submit(first.commit(head=Head("waiting", "blocked", "c", ("signal",), T0_US + 5), charges=(lease,))),
+            stand.journal.submit(second.commit(charges=(lease, replace(lease, move=Move("b", "tokens", leased=2))))),
+        )
+        (row,) = [row for row in stand.insights.runs() if row.run_id == "r1"]
+        assert (row.status, row.reason, row.code, row.waiting_on) == ("waiting", "blocked", "c", ("signal",))
+        assert (row.wake_at_us, row.worker) == (T0_US + 5, "w1")
+        second.seq += 1
+        assert await stand.journal.submit(second.commit(head=ended, charges=(back,))) == Applied(3)
+        (row,) = [row for row in stand.insights.runs() if row.run_id == "r2"]
+        assert (row.status, row.reason, row.code, row.wake_at_us, row.worker) == ("failed", "blocked", "c", None, None)
+        booked = [(row.account, row.limit, row.committed, row.reserved) for row in stand.insights.accounts()]
+        assert booked == [("a", 10, 3, 7), ("b", 10, 0, 2)]

@@ -168,6 +168,10 @@ PLAIN = tuple(
             ("incarnation not compared", 10, "I11", "another_incarnation_is_refused", "item ->> 7 = incarnation", "true"),
             ("head not chained", 1, "I7", "journals_verify", "chained_at(r.head,", "chained_at(sha256(r.head),"),
             ("answered and not written", 1, "I1 I7", "appends_are_read_back_in_order", _WRITTEN, f"{_WRITTEN} WHERE seq < 3"),
+            ("lease kept at rest", 1, "I17 I18", "a_timer_fires_at_its_time", "(s.new -> 5)::boolean", "false"),
+            ("timer not set", 1, "I17 I18", "a_timer_fires_at_its_time", "(s.new ->> 4)::bigint", "NULL"),
+            ("limit not compared", 8, "I3", "an_account_is_never_leased_beyond_its_limit", "place <> ALL (without)", "true"),
+            ("charges left out", 4, "I3", "the_same_append_again_is_success", "charges AND appended", "false AND appended"),
             ("payloads left out", 1, "I7", "appends_are_read_back_in_order", "given[at] IS NOT NULL", "false"),
         )
     ]

@@ -25,6 +25,7 @@ from quarterdeck.core.commit import (
     Deliver,
     Erase,
     GiveBack,
+    Head,
     NewRun,
     Op,
     Outcome,
@@ -65,6 +66,7 @@ class Batch:
         "asked",
         "audits",
         "bodies",
+        "booked",
         "change_facts",
         "charged",
         "digests",
@@ -87,6 +89,7 @@ class Batch:
         self.names: set[str] = set()
         self.asked: set[str] = set()
         self.charged: set[str] = set()
+        self.booked: set[str] = set()
         self.touched: set[str] = set()
         self.use_facts = False
         self.change_facts = False
@@ -114,15 +117,18 @@ class Batch:
         return None
 
     def add_plain(self, op: Commit, salt_of: Salts) -> bool:
-        """Add a commit that only adds events to a run that this batch has not touched; whether it is such a one.
+        """Add a commit that only adds events, charges and a change of its row to a run that this batch has not touched; whether it is
+        such a one.
 
         It is applied together with all others of its kind, and left out if anything is not as it expects: then it is to be added to
         another batch by :meth:`add`, to be told why.
         """
-        beside = op.head or op.charges or op.asks or op.consumes or op.closes or op.inbox or op.delivers or op.outbox
-        if beside or op.new or op.takes or op.frees or op.writes or op.audit or not op.records or unstorable(op) is not None:
+        beside = op.asks or op.consumes or op.closes or op.inbox or op.delivers or op.outbox or op.takes or op.frees or op.writes
+        if beside or op.new or op.audit or not op.records or unstorable(op) is not None:
             return False
         if op.run_id in self.touched or op.run_id in self.names or self.asked or self.change_facts or not is_text(op.run_id):
+            return False
+        if self.booked and any(charge.move.account in self.booked for charge in op.charges):
             return False
         found = (
             op.run_id,
@@ -134,6 +140,8 @@ class Batch:
             len(op.records),
             op.incarnation,
             op.facts,
+            _head(op.head) if op.head is not None else None,
+            _charges(op),
         )
         try:
             text = _text(found)
@@ -152,6 +160,7 @@ class Batch:
         match op:
             case Commit():
                 self._carry(op, salt_of)
+                self.booked.update(charge.move.account for charge in op.charges)
             case Deliver():
                 self._attach(op.body)
                 self.names.add(op.run_id)
@@ -162,6 +171,7 @@ class Batch:
                 self.names.add(op.run_id)
             case SetAccount():
                 self.charged.add(op.account)
+                self.booked.add(op.account)
             case SetFact():
                 self.change_facts = True
             case SettlePost():
@@ -311,8 +321,7 @@ def _commit(op: Commit, place: int) -> dict[str, Any]:
     if op.facts is not None:
         written["facts"] = op.facts
     if op.head is not None:
-        head = op.head
-        written["head"] = (head.status, head.reason, head.code, _json(head.waiting_on).decode(), head.wake_at_us, head.release)
+        written["head"] = _head(op.head)
     if op.new is not None:
         written["new"] = _new(op.new, op.at_us)
         if op.key is not None:
@@ -347,9 +356,8 @@ def _beside(op: Commit) -> dict[str, Any]:
 
 
 def _more(op: Commit) -> dict[str, Any]:
-    moves = [(charge.move, charge.limit) for charge in op.charges]
     return {
-        "charges": [(move.account, move.dimension, move.leased, move.returned, move.spent, limit) for move, limit in moves],
+        "charges": _charges(op),
         "consumes": [(each.approval, each.digest, each.at_us) for each in op.consumes],
         "asks": [
             (each.approval, each.call, each.tool, each.digest, each.requested_by, each.expires_at_us, _base64(each.shown))
@@ -358,6 +366,15 @@ def _more(op: Commit) -> dict[str, Any]:
         "closes": [(each.approval, each.status) for each in op.closes],
         "inbox": op.inbox,
     }
+
+
+def _head(head: Head) -> tuple[object, ...]:
+    return (head.status, head.reason, head.code, _json(head.waiting_on).decode(), head.wake_at_us, head.release)
+
+
+def _charges(op: Commit) -> list[tuple[object, ...]]:
+    moves = [(charge.move, charge.limit) for charge in op.charges]
+    return [(move.account, move.dimension, move.leased, move.returned, move.spent, limit) for move, limit in moves]
 
 
 def _new(new: NewRun, at_us: int) -> tuple[object, ...]:
