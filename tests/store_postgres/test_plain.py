@@ -13,6 +13,7 @@ from quarterdeck.core.commit import Applied, Charge, Deliver, Head, Op, Outcome,
 from quarterdeck.core.contract import Limits
 from quarterdeck.core.errors import Unavailable
 from quarterdeck.core.events import Move
+from quarterdeck.ports.store import Submitted
 from quarterdeck.store.postgres.batch import Batch
 from quarterdeck.store.postgres.journal import PostgresJournal
 from quarterdeck.testing.conformance.stand import Hold, admit, claim, note, verified
@@ -20,6 +21,7 @@ from quarterdeck.testing.patching import patched
 from quarterdeck.testing.postgres import Server
 from quarterdeck.testing.samples import T0_US
 from tests.conformance import stands
+from tests.store_postgres.sessions import blocked, session
 
 
 def watched(sent: list[int]) -> AbstractContextManager[object]:
@@ -143,3 +145,20 @@ async def test_what_is_applied_together_is_written_as_alone(postgres: Server, da
         assert (row.status, row.reason, row.code, row.wake_at_us, row.worker) == ("failed", "blocked", "c", None, None)
         booked = [(row.account, row.limit, row.committed, row.reserved) for row in stand.insights.accounts()]
         assert booked == [("a", 10, 3, 7), ("b", 10, 0, 2)]
+
+
+async def test_an_answer_says_how_long_its_operation_has_waited_to_be_sent(postgres: Server, database: str) -> None:
+    async with stands.postgres(postgres, database)() as stand:
+        await admit(stand, "r1")
+        with session(database) as other:
+            other.execute("SELECT take_accounts(ARRAY['a'])")
+            first = stand.journal.submit(SetAccount("a", Limits(tokens=3)))
+            await blocked(postgres, database, first)
+            second = stand.journal.submit(Deliver("r1", "signal", b"{}", T0_US, "s1"))
+            since_s = asyncio.get_running_loop().time()
+            await asyncio.to_thread(other.execute, "SELECT 1")
+            held_s = asyncio.get_running_loop().time() - since_s
+        await asyncio.gather(first, second)
+        assert isinstance(first, Submitted)
+        assert isinstance(second, Submitted)
+        assert second.waited_s >= held_s > 0

@@ -34,7 +34,8 @@ MAX_UNHEEDED = 8
 PAUSED_S = 300.0
 """How long a run that rests until a budget is raised waits before it looks by itself."""
 FRESH_S = 1.0
-"""How long the guards of an intent's commit stand for its first attempt; after a slower commit, revocations are read again."""
+"""How long the guards of an intent's commit stand for its first attempt, once they may have been compared; later, revocations are read
+again."""
 READ_LATELY_S = 0.05
 """So long before a first attempt that is not fresh any more, facts may have been read for another one: so that many of these, when a
 process is behind, do not read the same again and again and fall behind further."""
@@ -247,11 +248,13 @@ class Held:
         after what ``repeats`` says either (boot-time seconds).
 
         The first attempt follows its commit, whose guards were exact, so where that was quick it only looks at the time
-        (``fresh``); each further one reads cancellations and switches again.
+        (``fresh``), and where it was slow because it waited for its turn only at what passes with time; each further one reads
+        cancellations and switches again.
         """
         services = self.services
         trusted_until_s = until_s - PERFORM_WITHIN_S + FRESH_S if fresh else -inf
         retries = self.state.contract.limits.retries
+        compared_s = self.sequencer.compared_s if fresh else -inf
         attempts = 0
 
         def before_attempt() -> None:
@@ -265,9 +268,10 @@ class Held:
             if now_s <= trusted_until_s:
                 trusted_until_s = -inf
                 return
-            if not self.sequencer.read_inbox():
-                raise Revoked("run.epoch")  # the new holder may have read, and put away, what would revoke this
-            services.refresh(READ_LATELY_S if attempts == 1 else 0.0)
+            if attempts > 1 or now_s > compared_s + FRESH_S:
+                if not self.sequencer.read_inbox():
+                    raise Revoked("run.epoch")  # the new holder may have read, and put away, what would revoke this
+                services.refresh(READ_LATELY_S if attempts == 1 else 0.0)
             code = revoked(kind, name, self.state, services.gate.controls, services.clock.now_us(), undoes=undoes)
             if code is not None:
                 raise Revoked(code)

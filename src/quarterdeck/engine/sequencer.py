@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from math import inf
 
 import msgspec
 
@@ -41,6 +42,7 @@ from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.state import RunState
 from quarterdeck.core.vocabulary import ReceiptStatus, Status
 from quarterdeck.engine.services import Services
+from quarterdeck.ports.store import Submitted
 
 RESENDS = 20
 """How often a commit whose outcome is unknown is sent again before the store counts as gone, and the whole process stops."""
@@ -134,6 +136,9 @@ class Superseded(OwnershipLost):
 class Sequencer:
     """Appends to one journal, under one epoch. ``state`` is always the fold of what is durable plus what was noted.
 
+    ``compared_s`` is the time, in boot-time seconds, after which the store has compared the guards of the newest intents: a cancel, and
+    a change of the facts that they were judged by, are known up to then.
+
     ``told`` receives what the inbox says about effects, so that the transcript holds it as well. ``ordered``, where it is set, receives
     every event in the order of the journal, as soon as that order is certain: what is noted while intents are on their way comes after
     them, or, if they are refused, before whatever follows.
@@ -158,6 +163,7 @@ class Sequencer:
         self._lock = asyncio.Lock()
         self.performing: set[str] = set()
         self.held_back = False
+        self.compared_s = -inf
         self.ordered: Callable[[ev.Event, bytes | None], None] | None = None
         self._intending = False
         self._unordered: list[Happening] = []
@@ -367,10 +373,16 @@ class Sequencer:
                 await self._services.clock.sleep(delay_s)
                 delay_s = min(RESEND_CAP_S, 2.0 * delay_s + 0.05)
             try:
-                return await self._services.journal.submit(commit)
+                asked_s = self._services.clock.boottime_s()
+                answer = self._services.journal.submit(commit)
+                outcome = await answer
             except Unavailable as error:
                 if error.code != "store.unknown":
                     raise
+            else:
+                if not sent and commit.control is not None:
+                    self.compared_s = asked_s + (answer.waited_s if isinstance(answer, Submitted) else 0.0)
+                return outcome
         raise Unavailable("store.unknown", f"the store does not answer for run {self.run_id}; restart when it does")
 
     def _refused(self, outcome: Outcome) -> Refused:

@@ -183,6 +183,15 @@ class ErasureRow(msgspec.Struct, frozen=True):
     at_us: int
 
 
+class Submitted(Future[Outcome]):
+    """An answer to come that knows how long its operation waited in this process before it was sent, in seconds.
+
+    Guards are compared where the operation is applied, so after it was sent: the wait before does not make them any older.
+    """
+
+    waited_s: float = 0.0
+
+
 class Journal(Protocol):
     """The write side. One instance per runtime; operations of one tick are committed as one group."""
 
@@ -202,7 +211,10 @@ class Journal(Protocol):
         ...
 
     def submit(self, op: Op) -> Future[Outcome]:
-        """Apply one operation durably. The future fails with ``Unavailable`` if the outcome is unknown: submit the same again."""
+        """Apply one operation durably. The future fails with ``Unavailable`` if the outcome is unknown: submit the same again.
+
+        Where operations may wait long before they are sent, it is a :class:`Submitted`.
+        """
         ...
 
     def hints(self, callback: Callable[[], None]) -> None:

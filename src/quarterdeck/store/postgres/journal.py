@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from psycopg import errors
 
 from quarterdeck.core.commit import Applied, Commit, DecideApproval, DecidePost, Deliver, GiveBack, Op, Outcome, SetFact, audit_of
 from quarterdeck.core.errors import QuarterdeckError, Unavailable, UsageError
+from quarterdeck.ports.store import Submitted
 from quarterdeck.store.postgres import LEASE_S
 from quarterdeck.store.postgres.batch import REPEATS, UNDONE, UNSTORABLE, Batch, answers, both_answers, is_text
 from quarterdeck.store.postgres.lease import Lease
@@ -39,7 +41,8 @@ CLOSE_S = 2.0
 SALTS = 50_000
 """Keys of payload digests that are remembered."""
 
-_Waiting = deque[tuple[Op, "asyncio.Future[Outcome]"]]
+_Waiting = deque[tuple[Op, Submitted, float]]
+"""What is to be sent, and since when."""
 _Group = list[tuple[Op, "asyncio.Future[Outcome]"]]
 _Writer = psycopg.AsyncConnection[tuple[object, ...]]
 
@@ -102,11 +105,11 @@ class PostgresJournal:
 
     def submit(self, op: Op) -> asyncio.Future[Outcome]:
         """Apply one operation durably; see the port for what the future promises."""
-        future: asyncio.Future[Outcome] = self._loop.create_future()
+        future = Submitted(loop=self._loop)
         if self._fault is not None or self._closing:
             future.set_exception(self._fault or Unavailable("store.closed", "the store is closed; start the runtime again"))
             return future
-        self._queue.append((op, future))
+        self._queue.append((op, future, time.monotonic()))
         self._wanted.set()
         return future
 
@@ -202,12 +205,13 @@ class PostgresJournal:
     def _taken(self, *, everything: bool = False) -> _Group:
         group: _Group = []
         size = 0
+        now_s = time.monotonic()
         while self._queue and (everything or (len(group) < GROUP and size < GROUP_BYTES)):
-            pair = self._queue.popleft()
-            op = pair[0]
+            op, future, since_s = self._queue.popleft()
+            future.waited_s = now_s - since_s
             if isinstance(op, Commit):
                 size += sum(len(item.body) + len(item.payload or b"") for item in op.records)
-            group.append(pair)
+            group.append((op, future))
         return group
 
     async def _write(self, db: _Writer, group: _Group) -> None:
