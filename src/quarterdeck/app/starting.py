@@ -134,6 +134,7 @@ class Starting:
             programs,
             way,
             lambda: not drain.superseded,
+            parts.services.openings.expect,
         )
         relay = Relay(journal, insights, clock, self._entropy, self._topics)
         janitor = Janitor(journal, clock, {name: route.retention_s for name, route in deck.routes.items()})

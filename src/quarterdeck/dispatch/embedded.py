@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Container, Sequence
 
 from quarterdeck.core.commit import Claim, Claimed, ClaimedRun, GiveBack, Outcome
 from quarterdeck.core.errors import QuarterdeckError, Unavailable
@@ -34,7 +34,7 @@ class EmbeddedDispatcher:
 
     ``drive`` says whether the run has come to rest; one that has not, because this process stops, is given back. ``programs`` is the code
     that there is here (``None``: claim whatever is ready); ``give_way``, where it is given, tells those who drive that this stops.
-    Nothing is claimed while ``may_claim``, where it is given, says no.
+    Nothing is claimed while ``may_claim``, where it is given, says no; ``expect`` is told what was claimed, before any of it is driven.
 
     Every ``LOOK_S`` it calls ``look`` with the ids of the runs that it drives. It must be told through :meth:`hint` that something
     may be ready. A run's id names one run in the whole store, whoever's it is (the store refuses a second one), so ids are enough
@@ -54,6 +54,7 @@ class EmbeddedDispatcher:
         programs: tuple[str, ...] | None = None,
         give_way: Callable[[], None] | None = None,
         may_claim: Callable[[], bool] | None = None,
+        expect: Callable[[Sequence[ClaimedRun]], None] | None = None,
     ) -> None:
         self._worker = worker
         self._journal = journal
@@ -64,6 +65,7 @@ class EmbeddedDispatcher:
         self._programs = programs
         self._give_way = give_way
         self._may_claim = may_claim or _always
+        self._expect = expect
         self._active: dict[str, asyncio.Task[None]] = {}
         self._wanted = asyncio.Event()
         self._stopping = False
@@ -180,6 +182,8 @@ class EmbeddedDispatcher:
             claimed = await self._ask_for(room)
             if not isinstance(claimed, Claimed) or not claimed.runs:
                 return
+            if self._expect is not None:
+                self._expect(claimed.runs)
             for run in claimed.runs:
                 task = asyncio.get_running_loop().create_task(self._run(run), name=run.run_id)
                 self._active[run.run_id] = task

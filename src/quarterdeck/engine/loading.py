@@ -16,7 +16,7 @@ from quarterdeck.engine.services import Services
 from quarterdeck.engine.transcript import Transcript
 from quarterdeck.engine.workflows.program import WorkflowProgram
 from quarterdeck.engine.workflows.recording import Recording
-from quarterdeck.ports.store import StoredEvent
+from quarterdeck.ports.store import Opening, StoredEvent
 from quarterdeck.store.chain import GENESIS, require_whole
 
 PAGE = 2_000
@@ -43,9 +43,9 @@ _PROGRESS: frozenset[type] = frozenset(
 """What shows that a run gets on, or that somebody wants it to: deaths of owners before it no longer count against the run."""
 
 
-def load(services: Services, run_id: str, upto: int) -> tuple[RunState, Transcript, int]:
+def load(services: Services, run_id: str, upto: int, opening: Opening | None = None) -> tuple[RunState, Transcript, int]:
     """The state of a run whose journal ends at ``upto`` or later, what it has said, and the sequence of its newest event that was progress.
-    Every event is checked against the chain.
+    Every event is checked against the chain. With an ``opening`` nothing is read.
 
     Raises :class:`Corrupt` for a journal that has a gap, does not fit its hashes, or cannot be read.
     """
@@ -54,8 +54,8 @@ def load(services: Services, run_id: str, upto: int) -> tuple[RunState, Transcri
     state: RunState | None = None
     first, previous = _beginning(services, run_id, upto)
     after = first - 1
-    salt = services.insights.salt(run_id)
-    for stored in _events(services, run_id, after):
+    salt = services.insights.salt(run_id) if opening is None else opening.salt
+    for stored in _events(services, run_id, after) if opening is None else opening.events:
         if stored.seq != after + 1:
             raise Corrupt("journal.gap", f"event {after + 1} of run {run_id} is missing; restore a backup")
         require_whole(stored, previous, salt)

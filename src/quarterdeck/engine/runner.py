@@ -64,7 +64,8 @@ async def drive(services: Services, claimed: ClaimedRun) -> Left:
     """
     run_id = claimed.run_id
     try:
-        state, transcript, progress = load(services, run_id, claimed.seq)
+        opening = services.openings.take(services.insights, claimed)
+        state, transcript, progress = load(services, run_id, claimed.seq, opening)
         if state.seq < claimed.seq:
             raise Corrupt(
                 "journal.truncated", f"the journal of run {run_id} ends at {state.seq}, not at {claimed.seq}; restore a backup"
@@ -74,7 +75,7 @@ async def drive(services: Services, claimed: ClaimedRun) -> Left:
         return Left.RESTED
     if state.status in TERMINAL:
         return Left.RESTED
-    sequencer = Sequencer(services, run_id, claimed.epoch, state, transcript.apply)
+    sequencer = Sequencer(services, run_id, claimed.epoch, state, transcript.apply, None if opening is None else opening.control)
     program = services.program(state.contract)
     if program is None or state.contract.route not in services.routes:
         missing = f"this runtime has no agent {state.contract.agent!r} on route {state.contract.route!r}; start one that has it"
@@ -123,7 +124,8 @@ async def _drive(held: Held, epoch: int) -> bool:
     """
     services = held.services
     try:
-        held.sequencer.read_inbox()
+        if not held.sequencer.informed:
+            held.sequencer.read_inbox()
         held.sequencer.note(ev.RunStarted(services.clock.now_us(), services.worker, epoch))
         while (drained := held.drained()) is not None:
             if await _rest(held, drained):

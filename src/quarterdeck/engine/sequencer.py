@@ -136,6 +136,8 @@ class Superseded(OwnershipLost):
 class Sequencer:
     """Appends to one journal, under one epoch. ``state`` is always the fold of what is durable plus what was noted.
 
+    ``control``, where it is given, was read since the run was claimed, with nothing unread beside it: then the sequencer is ``informed``.
+
     ``compared_s`` is the time, in boot-time seconds, after which the store has compared the guards of the newest intents: a cancel, and
     a change of the facts that they were judged by, are known up to then.
 
@@ -145,7 +147,13 @@ class Sequencer:
     """
 
     def __init__(
-        self, services: Services, run_id: str, epoch: int, state: RunState, told: Callable[[ev.Event, bytes | None], None]
+        self,
+        services: Services,
+        run_id: str,
+        epoch: int,
+        state: RunState,
+        told: Callable[[ev.Event, bytes | None], None],
+        control: int | None = None,
     ) -> None:
         self.state = state
         self._told = told
@@ -159,7 +167,8 @@ class Sequencer:
         self._closes: list[CloseApproval] = []
         self._notices: list[Notice] = []
         self._frees: list[Free] = []
-        self._control = 0
+        self._control = control or 0
+        self.informed = control is not None
         self._lock = asyncio.Lock()
         self.performing: set[str] = set()
         self.held_back = False

@@ -14,6 +14,7 @@ from quarterdeck.core.notices import Channel
 from quarterdeck.core.specs import RouteSpec
 from quarterdeck.engine.answers import Answers
 from quarterdeck.engine.flights import Flights
+from quarterdeck.engine.openings import Openings
 from quarterdeck.engine.programs import Program
 from quarterdeck.engine.pulse import Pulses
 from quarterdeck.engine.stream import Hub
@@ -111,6 +112,7 @@ class Services:
     channels: tuple[Channel, ...] = ()
     flights: Flights = field(default_factory=Flights)
     answers: Answers = field(default_factory=Answers)
+    openings: Openings = field(default_factory=Openings)
     drain: Drain = field(default_factory=Drain)
     pulses: Pulses = field(default_factory=Pulses)
     refusals: Refusals = field(default_factory=Refusals)

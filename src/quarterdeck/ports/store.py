@@ -77,6 +77,16 @@ class RunPosition(msgspec.Struct, frozen=True, gc=False):
     worker: str | None
 
 
+class Opening(msgspec.Struct, frozen=True, gc=False):
+    """What whoever drives a run begins with: its epoch, its control counter, the key of its payload digests, and its journal."""
+
+    run_id: str
+    epoch: int
+    control: int
+    salt: bytes | None
+    events: list[StoredEvent]
+
+
 class WorkerRow(msgspec.Struct, frozen=True):
     """One runtime that may hold runs. ``about`` is what it said of itself, as JSON; ``held`` how many runs it holds now.
 
@@ -192,6 +202,14 @@ class Submitted(Future[Outcome]):
     waited_s: float = 0.0
 
 
+def opened(insights: Insights, run_id: str) -> tuple[Opening, ...]:
+    """What driving one run begins with, read bit by bit, for a store of this process; empty if it is to be left out."""
+    control, unread, epoch = insights.inbox(run_id)
+    if unread or not epoch:
+        return ()
+    return (Opening(run_id, epoch, control, insights.salt(run_id), list(insights.events(run_id))),)
+
+
 class Journal(Protocol):
     """The write side. One instance per runtime; operations of one tick are committed as one group."""
 
@@ -304,6 +322,14 @@ class Insights(AuditLog, Posts, Fleet, Moment, Protocol):
 
     def inbox(self, run_id: str) -> tuple[int, Sequence[InboxRow], int]:
         """The run's control counter, its unread inbox rows and its epoch, read together; ``0, [], 0`` of no run."""
+        ...
+
+    def openings(self, run_ids: Sequence[str]) -> Sequence[Opening]:
+        """What driving each of these runs begins with, in any order; one with unread inbox rows is left out, as is one that was
+        never claimed.
+
+        For runs with short journals, which are read whole.
+        """
         ...
 
     def run(self, run_id: str) -> RunRow | None:

@@ -36,11 +36,13 @@ from quarterdeck.ports.store import (
     FactRow,
     KeyRow,
     LetterRow,
+    Opening,
     PostRow,
     RunPosition,
     RunRow,
     StoredEvent,
     WorkerRow,
+    opened,
     page_size,
     unknown_place,
 )
@@ -266,6 +268,10 @@ class MemoryStore:
     def standing(self) -> Mapping[str, int]:
         """How many runs have not ended, by status."""
         return Counter(run.status for run in self.tables.runs.values() if run.status not in TERMINAL)
+
+    def openings(self, run_ids: Sequence[str]) -> Sequence[Opening]:
+        """What driving each of these runs begins with."""
+        return [opening for run_id in run_ids for opening in opened(self, run_id)]
 
     def positions(self, run_ids: Sequence[str]) -> Sequence[RunPosition]:
         """Where each of these runs stands."""

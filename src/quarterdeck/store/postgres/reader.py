@@ -26,6 +26,7 @@ from quarterdeck.ports.store import (
     FactRow,
     KeyRow,
     LetterRow,
+    Opening,
     PostRow,
     RunPosition,
     RunRow,
@@ -96,6 +97,16 @@ class PostgresInsights:
             return 0, [], 0
         rows = [InboxRow(*rest) for _, _, *rest in found if rest[0] is not None]  # type: ignore[arg-type]
         return int(str(found[0][0])), rows, int(str(found[0][1]))
+
+    def openings(self, run_ids: Sequence[str]) -> Sequence[Opening]:
+        """What driving each of these runs begins with, in one statement."""
+        found: dict[str, Opening] = {}
+        for run_id, epoch, control, salt, *event in self._rows(self._sql["openings"], (list(run_ids),)):
+            name = str(run_id)
+            if name not in found:
+                found[name] = Opening(name, int(str(epoch)), int(str(control)), salt if isinstance(salt, bytes) else None, [])
+            found[name].events.append(StoredEvent(*event))  # type: ignore[arg-type]
+        return list(found.values())
 
     def run(self, run_id: str) -> RunRow | None:
         """One run, or ``None``."""

@@ -19,11 +19,13 @@ from quarterdeck.ports.store import (
     FactRow,
     KeyRow,
     LetterRow,
+    Opening,
     PostRow,
     RunPosition,
     RunRow,
     StoredEvent,
     WorkerRow,
+    opened,
     page_size,
     unknown_place,
 )
@@ -111,6 +113,10 @@ class SqliteInsights:
             values.append(position[0])
         query = f"{self._sql['run_columns']} WHERE {' AND '.join(where)} ORDER BY {order} DESC LIMIT ?"
         return [_run(row) for row in self._db.execute(query, (*values, page_size(limit)))]
+
+    def openings(self, run_ids: Sequence[str]) -> Sequence[Opening]:
+        """What driving each of these runs begins with."""
+        return [opening for run_id in run_ids for opening in opened(self, run_id)]
 
     def positions(self, run_ids: Sequence[str]) -> Sequence[RunPosition]:
         """Where each of these runs stands, in one statement."""

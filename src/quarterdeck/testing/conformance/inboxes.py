@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quarterdeck.core.commit import Applied, Deliver, InboxRow
+from quarterdeck.core.commit import Applied, Deliver, InboxRow, Record
 from quarterdeck.testing.conformance.stand import (
     Hold,
     Stand,
@@ -30,11 +30,19 @@ async def a_delivery_is_read_with_its_control(stand: Stand) -> None:
     demand(stand.insights.inbox("r1") == (0, [], 0), "an inbox begins empty, at control 0")
     first = await done(stand, Deliver("r1", "cancel", b"1", T0_US + 1, "a"))
     demand(stand.insights.inbox("r1") == (1, [InboxRow(first, "cancel", b"1", T0_US + 1)], 0), "row and control together")
-    await claim(stand)
+    demand(stand.insights.openings(["r1"]) == [], "a run that nobody has claimed is left out of what is read together")
+    (run,) = await claim(stand)
     second = await done(stand, Deliver("r1", "signal", b"2", T0_US + 2, "b"))
     control, unread, _ = stand.insights.inbox("r1")
     demand(control == 2 and [row.row for row in unread] == [first, second], "in order of arrival")
     demand(stand.insights.inbox("nobody") == (0, [], 0), "no run has no inbox")
+    demand(stand.insights.openings(["r1", "nobody"]) == [], "what is unread is not passed over by who reads many at once")
+    hold = Hold(stand, run.run_id, run.seq, run.epoch)
+    await hold.append(hold.commit(Record(b'{"kind":"x"}', b"payload"), inbox=(first, second)))
+    (opening,) = stand.insights.openings(["nobody", "r1"])
+    demand((opening.run_id, opening.epoch, opening.control) == ("r1", run.epoch, 2), "once it is read, its control is")
+    demand(opening.salt == stand.insights.salt("r1"), "with the key of its digests")
+    demand(opening.events == list(stand.insights.events("r1")), "and its whole journal")
 
 
 @check(4, "I2")

@@ -5,6 +5,10 @@ WHERE r.run_id = %s AND e.seq > %s ORDER BY e.seq LIMIT %s
 -- name: inbox
 SELECT r.control, r.epoch, i.id, i.kind, i.body, i.at_us FROM runs r LEFT JOIN inbox i ON i.run = r.id AND NOT i.consumed
 WHERE r.run_id = %s ORDER BY i.id
+-- name: openings
+SELECT r.run_id, r.epoch, r.control, c.salt, e.seq, e.body, p.payload, e.payload_digest, e.hash
+FROM runs r JOIN contracts c ON c.run = r.id JOIN events e ON e.run = r.id LEFT JOIN payloads p ON p.run = e.run AND p.seq = e.seq
+WHERE r.run_id = ANY (%s) AND r.epoch > 0 AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.run = r.id AND NOT i.consumed) ORDER BY r.id, e.seq
 -- name: run_columns
 SELECT r.run_id, c.tenant, c.route, c.agent, c.actor, r.status, r.reason, r.code, r.seq, r.epoch, r.worker, r.waiting_on,
     r.wake_at_us, c.admitted_at_us, r.updated_at_us, c.correlation_id, c.thread_id, c.parent_run_id, c.priority, r.head,
