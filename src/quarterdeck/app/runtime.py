@@ -34,16 +34,12 @@ from quarterdeck.dispatch.embedded import EmbeddedDispatcher
 from quarterdeck.dispatch.janitor import Janitor
 from quarterdeck.dispatch.nearing import Nearing
 from quarterdeck.dispatch.relay import Relay
-from quarterdeck.engine.stream import Entry
+from quarterdeck.engine.stream import Entry, ends
 from quarterdeck.ports.store import AccountRow, ApprovalRow, Insights, Journal, RunRow
 from quarterdeck.resilience.dependency import Dependency, DependencyView
 
 DRAIN_S = 30.0
 """How long a stopping runtime lets active runs come to rest before it lets go of them."""
-
-
-class _Kind(msgspec.Struct):
-    kind: str
 
 
 class Beside(NamedTuple):
@@ -535,7 +531,7 @@ class Runtime:
                     elif entry.seq == after + 1:
                         after = entry.seq
                         yield entry
-                        if _ends(entry):
+                        if ends(entry):
                             return
                     else:
                         behind = entry.seq > after
@@ -598,11 +594,3 @@ def _is_shut(dependency: Dependency) -> bool:
     """Whether the breaker of a dependency lets nothing through; one whose time has come lets a probe through."""
     state = dependency.breaker_state
     return state is BreakerState.ISOLATED or (state is BreakerState.OPEN and dependency.view().breaker.retry_after_s > 0)
-
-
-_kind_of = msgspec.json.Decoder(_Kind).decode
-
-
-def _ends(entry: Entry) -> bool:
-    """Whether an event is the last of its run."""
-    return _kind_of(entry.body).kind == "run.finished"

@@ -27,6 +27,18 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     delta: str = ""
 
 
+class _Kind(msgspec.Struct):
+    kind: str
+
+
+_kind_of = msgspec.json.Decoder(_Kind).decode
+
+
+def ends(entry: Entry) -> bool:
+    """Whether a durable entry is the last of its run."""
+    return _kind_of(entry.body).kind == "run.finished"
+
+
 class Subscription:
     """The entries of one run for one reader, from the moment of subscribing."""
 
