@@ -25,6 +25,8 @@ MODULES = (
     "proof.histories",
     "proof.cuts",
     "proof.crowds",
+    "proof.halts",
+    "proof.votes",
     "proof.binding",
     "proof.detours",
     "proof.cascade",

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from quarterdeck import Budget, Context, Quarterdeck, ToolContext
+from quarterdeck.app import wiring
 from quarterdeck.core import rules
 from quarterdeck.core.dependency import DependencyPolicy
 from quarterdeck.core.limits import BulkheadPolicy
@@ -40,7 +41,7 @@ class Duty(msgspec.Struct, frozen=True):
 
     Planted bugs: ``abrupt`` does not wait for what is being performed, ``stubborn`` does not notice that its ``rules`` were replaced,
     ``trusting`` believes that a provider knows a key for ever, ``blind`` does not notice that an older database was put back, ``deaf`` not
-    that the schema is one that it may not go on with.
+    that the schema is one that it may not go on with, ``heedless`` reads switches once and never again.
     """
 
     dsn: str
@@ -66,6 +67,7 @@ class Duty(msgspec.Struct, frozen=True):
     ahead: int = 0
     """How many versions of the schema this code is ahead; see :func:`newer`."""
     deaf: bool = False
+    heedless: bool = False
 
 
 class Ledger:
@@ -180,6 +182,14 @@ def newer(stack: ExitStack, ahead: int) -> None:
         stack.enter_context(patched(opening, "COMPATIBLE", present + ahead))
 
 
+class _Once(wiring._Refresh):
+    """Reads the facts once."""
+
+    def __call__(self, age_s: float = 0.0) -> None:
+        if self._read_s < 0:
+            super().__call__(age_s)
+
+
 async def work(duty: Duty) -> None:
     """Work until told to stop, or until the store cannot be used any more."""
     stop = asyncio.Event()
@@ -216,6 +226,8 @@ def main(arguments: list[str]) -> int:
             newer(stack, duty.ahead)
         if duty.deaf:
             stack.enter_context(patched(lease, "meta_of", lambda _: {}))
+        if duty.heedless:
+            stack.enter_context(patched(wiring, "_Refresh", _Once))
         if duty.trusting:
             stack.enter_context(patched(Held, "repeats_until_s", lambda *_: math.inf))
         asyncio.run(work(duty))
