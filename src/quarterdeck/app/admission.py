@@ -143,9 +143,7 @@ class Admission:
         if mode is Mode.SYNC and limits.deadline_ms is None and not handed_off:
             limits = msgspec.structs.replace(limits, deadline_ms=SYNC_DEADLINE_MS)
         now_us = self._clock.now_us()
-        ends_us = self._ends(tenant, envelope.thread_id, now or Conditions(), now_us)
-        deadline_us = None if limits.deadline_ms is None else now_us + limits.deadline_ms * 1_000
-        deadlines = [each for each in (deadline_us, *ends_us.values()) if each is not None]
+        ends_us = self._ends(tenant, envelope.thread_id, now or Conditions(), now_us, limits.deadline_ms)
         task_class, model = self._model(agent, route, tenant, effective.risk, payload, now or Conditions())
         contract = RunContract(
             run_id=run_id,
@@ -166,7 +164,7 @@ class Admission:
             policy_version=policy_version,
             allowed_tools=effective.tools,
             admitted_at_us=now_us,
-            deadline_at_us=min(deadlines, default=None),
+            deadline_at_us=min(ends_us, default=None),
             idempotency_key=envelope.idempotency_key,
             ordering_key=None if envelope.ordering_key is None else checked_key("ordering_key", envelope.ordering_key),
             thread_id=None if envelope.thread_id is None else checked_key("thread_id", envelope.thread_id),
@@ -182,12 +180,14 @@ class Admission:
         )
         return contract, payload
 
-    def _ends(self, tenant: str, thread_id: str | None, now: Conditions, now_us: int) -> dict[str, int]:
-        """When each session of a thread ends that a run belongs to; raises :class:`Refused` (``budget.session``) if one has."""
-        found = {}
+    def _ends(self, tenant: str, thread_id: str | None, now: Conditions, now_us: int, deadline_ms: int | None) -> list[int]:
+        """When a run has to end by its own deadline and by each session of its thread; raises :class:`Refused` (``budget.session``) if
+        one of these is over.
+        """
+        found = [] if deadline_ms is None else [now_us + deadline_ms * 1_000]
         for account, lasts_us in sessions_of(self._sessions, tenant, thread_id, now_us).items():
-            found[account] = now.sessions.get(account, now_us + lasts_us)
-            if found[account] <= now_us:
+            found.append(now.sessions.get(account, now_us + lasts_us))
+            if found[-1] <= now_us:
                 said = f"the runs of {account} may last {lasts_us // 1_000_000} s in all, and that is over; begin another thread"
                 raise Refused("budget.session", said)
         return found

@@ -298,13 +298,25 @@ class Orders:
         return await self._answer(approval, "approved" if approve else "rejected", by, reason, digest)
 
     async def edit(
-        self, approval: str, arguments: object, *, by: str, reason: str = "", digest: str | None = None
+        self,
+        approval: str,
+        arguments: object,
+        *,
+        by: str,
+        reason: str = "",
+        digest: str | None = None,
+        unfit: Callable[[str, object], str] = lambda *_: "",
     ) -> ApprovalRow:
         """Answer with other arguments: the action that was shown is not done; the other one is a new proposal, of this person, which goes
-        through every check, and which somebody else approves if a person has to.
+        through every check, and which somebody else approves if a person has to. What ``unfit`` says the tool would never take raises
+        :class:`UsageError` (``approval.unfit``), and nothing is decided.
         """
         if not isinstance(arguments, dict):
             raise UsageError("approval.arguments", "other arguments are an object, as the approval shows them")
+        if found := unfit(approval_of(self._insights, approval).tool, arguments):
+            raise UsageError(
+                "approval.unfit", f"these arguments do not fit the tool ({found}); mend them, the approval still waits"
+            )
         return await self._answer(approval, "edited", by, reason, digest, canonical_of("the arguments", arguments))
 
     async def respond(self, approval: str, text: str, *, by: str, digest: str | None = None) -> ApprovalRow:

@@ -339,16 +339,9 @@ class Runtime:
         await self.decide(approval, approve=False, by=by, reason=reason, digest=digest)
 
     async def edit(self, approval: str, arguments: object, *, by: str, reason: str = "", digest: str | None = None) -> None:
-        """Want other arguments: a new proposal, of this person. See :meth:`Orders.edit`.
-
-        Raises :class:`UsageError` (``approval.unfit``) for arguments that the tool does not take: nothing is decided then.
-        """
-        row = self.insights.approval(approval)
-        found = self.parts.gate.catalogue.unfit(row.tool, arguments) if row is not None and isinstance(arguments, dict) else ""
-        if found:
-            said = f"these arguments do not fit the tool ({found}); edit them, the approval still waits"
-            raise UsageError("approval.unfit", said)
-        await self._orders.edit(approval, arguments, by=by, reason=reason, digest=digest)
+        """Want other arguments: a new proposal, of this person. See :meth:`Orders.edit`."""
+        fits = self.parts.gate.catalogue.unfit
+        await self._orders.edit(approval, arguments, by=by, reason=reason, digest=digest, unfit=fits)
         self._dispatcher.hint()
 
     async def respond(self, approval: str, text: str, *, by: str, digest: str | None = None) -> None:
