@@ -25,7 +25,10 @@ AFTER_S = 2.0
 
 async def halted(switch: str, runs: int, plant: AbstractContextManager[object], *, heedless: bool = False) -> Found:
     """Set a switch while three workers act; count what they intend after it."""
-    async with yard(plant, latency_s=0.02, active=runs, lease_s=8.0, perform_s=2.0, heedless=heedless) as there, there.door() as rt:
+    async with (
+        yard(plant, latency_s=0.02, active=runs, lease_s=8.0, perform_s=2.0, heedless=heedless) as there,
+        there.door() as rt,
+    ):
         for number in range(WORKERS):
             await there.worker(f"w{number}")
         await submitted(rt, runs)

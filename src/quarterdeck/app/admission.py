@@ -26,7 +26,7 @@ from quarterdeck.core.labels import NO_LABELS, Integrity, Labels, either
 from quarterdeck.core.specs import AgentSpec, RouteSpec, ToolSpec, needed
 from quarterdeck.core.tasks import AUTO, SIMPLE, STANDARD, cheapest, classify, program_of
 from quarterdeck.core.vocabulary import AdmissionAnswer, Mode, Priority, Risk
-from quarterdeck.core.windows import Pace, Session, begun, is_period, paced, sessions_of, thread_account
+from quarterdeck.core.windows import Lifetime, Pace, begun, is_period, lifetimes_of, paced, thread_account
 from quarterdeck.ports.clock import Clock, Entropy
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Admission:
         entropy: Entropy,
         *,
         paces: Sequence[Pace] = (),
-        sessions: Sequence[Session] = (),
+        lifetimes: Sequence[Lifetime] = (),
         classify: Callable[[str], str] = classify,
         costs: Callable[[str], int] = lambda _: 0,
         terms: TermsTable | None = None,
@@ -98,7 +98,7 @@ class Admission:
         self._classify = classify
         self._costs = costs
         self._paces = paces
-        self._sessions = sessions
+        self._lifetimes = lifetimes
         self._routes = routes
         self._agents = agents
         self._clock = clock
@@ -115,9 +115,9 @@ class Admission:
         """Whether the admission to this route depends on what its shared accounts have left."""
         return intent in self._counting
 
-    def sessions(self, envelope: Envelope) -> tuple[str, ...]:
-        """The accounts of the sessions that a run of this envelope would belong to now."""
-        return tuple(sessions_of(self._sessions, envelope.caller.tenant, envelope.thread_id, self._clock.now_us()))
+    def lifetimes(self, envelope: Envelope) -> tuple[str, ...]:
+        """The accounts of the lifetimes that a run of this envelope would belong to now."""
+        return tuple(lifetimes_of(self._lifetimes, envelope.caller.tenant, envelope.thread_id, self._clock.now_us()))
 
     def contract(
         self,
@@ -181,15 +181,15 @@ class Admission:
         return contract, payload
 
     def _ends(self, tenant: str, thread_id: str | None, now: Conditions, now_us: int, deadline_ms: int | None) -> list[int]:
-        """When a run has to end by its own deadline and by each session of its thread; raises :class:`Refused` (``budget.session``) if
+        """When a run has to end by its own deadline and by each lifetime of its thread; raises :class:`Refused` (``budget.lifetime``) if
         one of these is over.
         """
         found = [] if deadline_ms is None else [now_us + deadline_ms * 1_000]
-        for account, lasts_us in sessions_of(self._sessions, tenant, thread_id, now_us).items():
-            found.append(now.sessions.get(account, now_us + lasts_us))
+        for account, lasts_us in lifetimes_of(self._lifetimes, tenant, thread_id, now_us).items():
+            found.append(now.lifetimes.get(account, now_us + lasts_us))
             if found[-1] <= now_us:
                 said = f"the runs of {account} may last {lasts_us // 1_000_000} s in all, and that is over; begin another thread"
-                raise Refused("budget.session", said)
+                raise Refused("budget.lifetime", said)
         return found
 
     def _model(
@@ -238,7 +238,7 @@ class Admission:
             records += (record(ev.BudgetMoved(contract.admitted_at_us, moves)),)
         at_us = contract.admitted_at_us
         if contract.parent_run_id is None:
-            lasts = sessions_of(self._sessions, contract.tenant, contract.thread_id, at_us)
+            lasts = lifetimes_of(self._lifetimes, contract.tenant, contract.thread_id, at_us)
             charges += begun({account: at_us + lasts_us for account, lasts_us in lasts.items()})
         return Commit(contract.run_id, 0, 0, incarnation, records, at_us, charges=charges, new=new, key=key)
 
@@ -274,7 +274,7 @@ def admission_of(deck: Quarterdeck, clock: Clock, entropy: Entropy) -> Admission
         clock,
         entropy,
         paces=deck.paces,
-        sessions=deck.sessions,
+        lifetimes=deck.lifetimes,
         classify=deck.classifier,
         costs=costs,
         terms=deck.terms,

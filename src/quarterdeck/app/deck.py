@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 
 from quarterdeck.app.budgets import Budget, checked_window, microusd, overlaid, seconds
-from quarterdeck.app.declaring import answering, attention_of, limit_of, policy_texts, session_of, terms_of, tiers_of
+from quarterdeck.app.declaring import answering, attention_of, lifetime_of, limit_of, policy_texts, terms_of, tiers_of
 from quarterdeck.app.people import ASK_A_HUMAN, ask_a_human
 from quarterdeck.app.routing import EVERY_ROUTE, Terms
 from quarterdeck.app.telling import Target, channel_of, deliverer_of
@@ -31,7 +31,7 @@ from quarterdeck.core.retry import RetryPolicy
 from quarterdeck.core.specs import CANCEL_SUFFIX, AgentSpec, Compaction, Degrade, ModelTier, RouteSpec
 from quarterdeck.core.tasks import AUTO, STANDARD, classify
 from quarterdeck.core.vocabulary import Autonomy, EffectClass, Mode, OnBudget, Priority, Risk
-from quarterdeck.core.windows import Attention, Pace, Session, WindowLimit
+from quarterdeck.core.windows import Attention, Lifetime, Pace, WindowLimit
 from quarterdeck.delivery.function import FunctionDeliverer
 from quarterdeck.engine.workflows.program import Function, require_workflow, source_hash
 from quarterdeck.policy.source import within
@@ -81,7 +81,7 @@ class Quarterdeck:
         self.limits: list[WindowLimit] = []
         self.paces: list[Pace] = []
         self.attentions: list[Attention] = []
-        self.sessions: list[Session] = []
+        self.lifetimes: list[Lifetime] = []
         self.vault = Vault()
         self.raising: set[str] = set()
         self.topics: dict[str, Topic] = {}
@@ -514,7 +514,7 @@ class Quarterdeck:
                 raise UsageError("budget.invalid", f"{account}: runs are limited per window of time; say per='minute' or another")
             self.paces.append(Pace(account, checked_window(per), budget.runs))
         if budget.deadline is not None:
-            self.sessions.append(session_of(account, budget, per))
+            self.lifetimes.append(lifetime_of(account, budget, per))
         if per is None:
             self.accounts[account] = budget.limits()
         elif budget.limits() != Limits():

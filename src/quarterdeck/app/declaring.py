@@ -14,7 +14,7 @@ from quarterdeck.core.errors import UsageError
 from quarterdeck.core.specs import MAX_QUORUM, ModelTier, OnAnswer
 from quarterdeck.core.tasks import SIMPLE, STANDARD
 from quarterdeck.core.vocabulary import Autonomy, Risk
-from quarterdeck.core.windows import Attention, Session, WindowLimit
+from quarterdeck.core.windows import Attention, Lifetime, WindowLimit
 
 SIMPLE_OUTPUT_TOKENS = 400
 """The longest answer to a simple task."""
@@ -129,7 +129,7 @@ def attention_of(account: str, budget: Budget, per: str | None) -> Attention:
     return Attention(account, checked_window(per), budget.approvals)
 
 
-def session_of(account: str, budget: Budget, per: str | None) -> Session:
+def lifetime_of(account: str, budget: Budget, per: str | None) -> Lifetime:
     """How long all runs of a thread may last together, checked; raises :class:`UsageError` (``budget.invalid``)."""
     if not account.startswith("thread:"):
         said = f"{account}: a deadline is of one run, or of all runs of a thread: say it of thread:TENANT/ID or thread:*"
@@ -137,4 +137,4 @@ def session_of(account: str, budget: Budget, per: str | None) -> Session:
     lasts_ms = budget.limits().deadline_ms or 0
     if not lasts_ms:
         raise UsageError("budget.invalid", f"{account}: a thread lasts longer than no time at all")
-    return Session(account, "ever" if per is None else checked_window(per), lasts_ms * 1_000)
+    return Lifetime(account, "ever" if per is None else checked_window(per), lasts_ms * 1_000)

@@ -127,9 +127,9 @@ class Orders:
         against new runs does not stand against one that is there already.
         """
         exhausted = self._exhausted() if admission.asks_accounts(envelope.intent) else frozenset()
-        rows = [row for account in admission.sessions(envelope) for row in self._insights.accounts(account)]
-        sessions = {row.account: row.limit for row in rows if row.dimension == ENDS and row.limit is not None}
-        now = Conditions(controls or Controls(), exhausted, waits, unavailable, self._clock.now_us(), sessions)
+        rows = [row for account in admission.lifetimes(envelope) for row in self._insights.accounts(account)]
+        lifetimes = {row.account: row.limit for row in rows if row.dimension == ENDS and row.limit is not None}
+        now = Conditions(controls or Controls(), exhausted, waits, unavailable, self._clock.now_us(), lifetimes)
         try:
             contract, payload = admission.contract(envelope, policy_version, budget_version, submitted_by, now)
         except RefusedError:

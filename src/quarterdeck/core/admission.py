@@ -41,7 +41,7 @@ _SENTENCES = {code: sentence for _, code, sentence in _AGAINST}
 class Conditions(msgspec.Struct, frozen=True):
     """What admission is judged by, beside the route table: the switches and the time that they are judged with, the shared accounts that
     have nothing left, and why a run that is admitted now would have to wait (a code; empty: it can start). ``unavailable`` are models that
-    do not serve now. ``sessions`` is when those end that have begun, by account.
+    do not serve now. ``lifetimes`` is when those end that have begun, by account.
     """
 
     controls: Controls = Controls()
@@ -49,7 +49,7 @@ class Conditions(msgspec.Struct, frozen=True):
     waits: str = ""
     unavailable: frozenset[str] = frozenset()
     now_us: int = 0
-    sessions: Mapping[str, int] = {}
+    lifetimes: Mapping[str, int] = {}
 
 
 class Admitted(msgspec.Struct, frozen=True):

@@ -185,10 +185,10 @@ def paced(paces: Sequence[Pace], above: Sequence[str], now_us: int) -> tuple[Cha
 
 
 ENDS = "ends_at_us"
-"""The dimension of a thread's account whose limit is the time at which its session ends."""
+"""The dimension of a thread's account whose limit is the time at which its lifetime ends."""
 
 
-class Session(msgspec.Struct, frozen=True):
+class Lifetime(msgspec.Struct, frozen=True):
     """The runs of a thread, such as ``thread:acme/42`` or ``thread:*``, last no longer than this in all, from the admission of the first.
 
     ``window``: it begins anew in each period; ``ever``: it never does.
@@ -199,20 +199,20 @@ class Session(msgspec.Struct, frozen=True):
     lasts_us: int
 
 
-def sessions_of(sessions: Sequence[Session], tenant: str, thread_id: str | None, now_us: int) -> dict[str, int]:
-    """The sessions that a run of this thread belongs to now, by account, and how long each lasts.
+def lifetimes_of(lifetimes: Sequence[Lifetime], tenant: str, thread_id: str | None, now_us: int) -> dict[str, int]:
+    """The lifetimes that a run of this thread belongs to now, by account, and how long each lasts.
 
-    >>> limits = [Session("thread:*", "ever", 60), Session("thread:*", "day", 9)]
-    >>> sessions_of(limits, "acme", "42", 0)
+    >>> limits = [Lifetime("thread:*", "ever", 60), Lifetime("thread:*", "day", 9)]
+    >>> lifetimes_of(limits, "acme", "42", 0)
     {'thread:acme/42': 60, 'thread:acme/42@1970-01-01': 9}
-    >>> sessions_of(limits, "acme", None, 0)
+    >>> lifetimes_of(limits, "acme", None, 0)
     {}
     """
     if thread_id is None:
         return {}
     name = thread_account(tenant, thread_id)
     found: dict[str, int] = {}
-    for one in sessions:
+    for one in lifetimes:
         if one.account in (name, "thread:*"):
             account = name if one.window == "ever" else f"{name}@{window_of(one.window, now_us)}"
             found[account] = min(one.lasts_us, found.get(account, one.lasts_us))
@@ -220,7 +220,7 @@ def sessions_of(sessions: Sequence[Session], tenant: str, thread_id: str | None,
 
 
 def begun(accounts: Mapping[str, int]) -> tuple[Charge, ...]:
-    """What makes the end of sessions durable: an account keeps the limit with which it first appears, so the first run decides.
+    """What makes the end of lifetimes durable: an account keeps the limit with which it first appears, so the first run decides.
 
     >>> begun({"thread:acme/42": 7})[0].limit
     7

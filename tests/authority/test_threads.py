@@ -25,7 +25,7 @@ DAY_US = 86_400_000_000
 
 def desk(per: str | None = None) -> Quarterdeck:
     """Threads that last a minute."""
-    deck = Quarterdeck("sessions")
+    deck = Quarterdeck("lifetimes")
 
     @deck.tool(effect="irreversible")
     async def pay(cents: int) -> str:
@@ -64,7 +64,7 @@ async def test_a_thread_lasts_so_long_also_over_a_restart(where: dict[str, objec
             "the first run's end, not an own one"
         )
         clock.ahead_us = MINUTE_US
-        with pytest.raises(Refused, match=r"budget\.session"):
+        with pytest.raises(Refused, match=r"budget\.lifetime"):
             await rt.admit(asks("one"))
         assert (await rt.admit(asks("one", key="k0"))).id == runs[0].id, "what was admitted is there"
         for other in (asks("two"), asks("one", "umbrella"), asks(None)):
@@ -75,18 +75,18 @@ async def test_a_thread_lasts_so_long_also_over_a_restart(where: dict[str, objec
         assert check_store(rt.insights, lambda _: None).findings == ()
 
 
-async def test_a_session_begins_anew_with_each_period(tmp_path: Path) -> None:
+async def test_a_lifetime_begins_anew_with_each_period(tmp_path: Path) -> None:
     clock = Pushed()
     async with Starting(desk("day"), tmp_path / "s.db", clock=clock) as rt:
         await rt.admit(asks("one"))
         clock.ahead_us = MINUTE_US
-        with pytest.raises(Refused, match=r"budget\.session"):
+        with pytest.raises(Refused, match=r"budget\.lifetime"):
             await rt.admit(asks("one"))
         clock.ahead_us = DAY_US
         await rt.admit(asks("one"))
 
 
-def test_only_a_thread_has_a_session() -> None:
+def test_only_a_thread_has_a_lifetime() -> None:
     deck = Quarterdeck("d")
     for account, length in (("tenant:*", "60s"), ("all", "60s"), ("thread:*", 0)):
         with pytest.raises(UsageError, match=r"budget\.invalid"):
