@@ -305,6 +305,18 @@ class Fleet(Protocol):
         ...
 
 
+class Keyring(Protocol):
+    """The read side, of who may come in."""
+
+    def key(self, prefix: str) -> KeyRow | None:
+        """One API key by its public prefix, or ``None``."""
+        ...
+
+    def keys(self) -> Sequence[KeyRow]:
+        """Every API key that was ever made, the oldest first."""
+        ...
+
+
 class Moment(Protocol):
     """The part of the read side that holds still."""
 
@@ -313,7 +325,7 @@ class Moment(Protocol):
         ...
 
 
-class Insights(AuditLog, Posts, Fleet, Moment, Protocol):
+class Insights(AuditLog, Posts, Fleet, Keyring, Moment, Protocol):
     """The read side: short reads, on the calling thread, of what is committed."""
 
     def events(self, run_id: str, after: int = 0, limit: int = 10_000) -> Sequence[StoredEvent]:
@@ -387,14 +399,6 @@ class Insights(AuditLog, Posts, Fleet, Moment, Protocol):
 
     def due(self, now_us: int, programs: tuple[str, ...] | None = None) -> bool:
         """Whether a claim with these programs would find anything: a run that is ready, or one whose wake time has come."""
-        ...
-
-    def key(self, prefix: str) -> KeyRow | None:
-        """One API key by its public prefix, or ``None``."""
-        ...
-
-    def keys(self) -> Sequence[KeyRow]:
-        """Every API key that was ever made, the oldest first."""
         ...
 
     def salt(self, run_id: str) -> bytes | None:
