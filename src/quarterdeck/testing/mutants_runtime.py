@@ -225,7 +225,7 @@ RUNTIME_MUTANTS = (
         "a commit whose outcome is unknown is built anew", 4, "I2 I7",
         ("engine.sequencer:Sequencer._durably", "answer = self._services.journal.submit(commit)",
          "seq = len(self._services.insights.events(self.run_id)) if sent else commit.seq\n"
-         "                answer = self._services.journal.submit(msgspec.structs.replace(commit, seq=seq))"),
+         "            answer = self._services.journal.submit(msgspec.structs.replace(commit, seq=seq))"),
     ),
     mutant(
         "an unknown outcome counts as a refusal", 4, "I7",
