@@ -88,14 +88,30 @@ async def test_edited_arguments_are_a_new_proposal_that_somebody_else_approves(t
 
 async def test_edited_arguments_pass_every_check_anew(tmp_path: Path) -> None:
     shop = Shop()
-    async with shop.starting(tmp_path) as runtime:
+    deck = shop.deck()
+    deck.policy("""
+        permit(principal, action, resource);
+        @reason("refund.too_large") forbid(principal, action in Action::"tool", resource == Tool::"refund")
+        when { context.args.cents > 1000 };
+    """)
+    async with deck.start(tmp_path / "store.db") as runtime:
         run, approval = await shop.asked(runtime)
-        await runtime.edit(approval, {"cents": "many"}, by="bob")
+        await runtime.edit(approval, {"cents": 2_000}, by="bob")
         assert (await run.result()).text == "over"
         ruled = [event.body["reasons"] for event in run.events() if event.body.get("ruling") == "deny"]
-        assert ruled == [["schema.invalid"]]
-        assert await code_of(runtime.edit(approval, [1], by="bob")) == "approval.arguments"
+        assert ruled == [["refund.too_large"]]
     assert shop.paid == []
+
+
+async def test_arguments_that_the_tool_does_not_take_are_refused_at_once(tmp_path: Path) -> None:
+    shop = Shop()
+    async with shop.starting(tmp_path) as runtime:
+        run, approval = await shop.asked(runtime)
+        assert await code_of(runtime.edit(approval, {"cents": "many"}, by="bob")) == "approval.unfit"
+        assert await code_of(runtime.edit(approval, [1], by="bob")) == "approval.arguments"
+        await runtime.approve(approval, by="bob")
+        assert (await run.result()).ok
+    assert shop.paid == [500]
 
 
 async def test_an_edit_survives_a_new_owner(tmp_path: Path) -> None:
