@@ -86,6 +86,7 @@ _KNOWN = frozenset(_VERBS) | {stem(word) for word in _ASKING.split()}
 KNOWN_WORDS = _KNOWN
 """The stems of words that say what to do, and of those that ask."""
 _ALSO_NOUNS = frozenset([stem(word) for word in _NOUNS_TOO.split()])
+_UPON = frozenset(("remove", "change", "approve"))
 _DROPPED = frozenset([stem(word) for word in _GENERIC.split()])
 _BEFORE = frozenset(_LEADING.split())
 
@@ -129,19 +130,28 @@ def unquoted(text: str) -> str:
 
 
 class Deed(msgspec.Struct, frozen=True):
-    """What a tool does, by its name: its verbs, their families, and what it is about."""
+    """What a tool does, by its name: its verbs, their families, what it is about, and whether any of this is money."""
 
     verbs: frozenset[str]
     families: frozenset[str]
     about: frozenset[str]
+    pays: bool = False
 
     @staticmethod
     def of(name: str) -> Deed:
-        """The deed of a tool of this name; a name without a known verb is one itself."""
+        """The deed of a tool of this name; a name without a known verb is one itself. What is undone or changed is no deed of its own.
+
+        >>> [sorted(Deed.of(name).families) for name in ("cancel_order", "order_pizza", "send_money")]
+        [['remove'], ['pay'], ['pay', 'send']]
+        """
         words = words_of(name)
-        verbs = frozenset([word for word in words if word in _VERBS]) or frozenset(words[:1])
+        known = [word for word in words if word in _VERBS]
+        undoes = bool(known) and not _VERBS[known[0]].isdisjoint(_UPON)
+        verbs = frozenset([word for word in known if not undoes or word == known[0] or word not in _ALSO_NOUNS]) or frozenset(
+            words[:1]
+        )
         families = frozenset([family for verb in verbs for family in _VERBS.get(verb, ())])
-        return Deed(verbs, families, nouns(name) - verbs)
+        return Deed(verbs, families, nouns(name) - verbs, any("pay" in _VERBS[word] for word in known))
 
 
 class Errand:

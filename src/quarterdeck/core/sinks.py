@@ -194,7 +194,7 @@ def sinks_of(spec: ToolSpec) -> Sinks:
     listed = bool(targets) and isinstance(properties, dict) and all(_is_list(properties.get(name)) for name in targets)
     deed = Deed.of(spec.name)
     giving = spec.effect is not EffectClass.WRITE and bool(deed.families & ABOUT_WHOM)
-    paying = "pay" in deed.families or not PAYMENTS.isdisjoint(deed.about)
+    paying = deed.pays or not PAYMENTS.isdisjoint(deed.about)
     return Sinks(
         found, spec.effect, not inward, sensitive, defaults, _fields(schema), closed, giving, spec.name, deed, listed, paying
     )
