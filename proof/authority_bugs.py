@@ -17,6 +17,7 @@ from quarterdeck.core.labels import Labels
 from quarterdeck.core.origins import Origins
 from quarterdeck.core.places import Described
 from quarterdeck.core.sinks import NO_CROSSING, Crossing, Role
+from quarterdeck.core.specs import ToolSpec
 from quarterdeck.core.stated import Stated
 from quarterdeck.core.vocabulary import EffectClass
 from quarterdeck.engine import performing
@@ -160,6 +161,11 @@ def _payers_of_any(value: object, prices: frozenset[Decimal], about: frozenset[s
         yield from [places.Payment(str(each.fields.get("sender")), price) for price in prices]
 
 
+def _light(spec: ToolSpec) -> sinks.Sinks:
+    found = sinks.sinks_of(spec)
+    return msgspec.structs.replace(found, grave=not found.deed.families.isdisjoint(errands.ABOUT_WHOM))
+
+
 BUGS: dict[str, Plant] = {
     "there are no labels": lambda: patched(Gate, "crossing", lambda *_: NO_CROSSING),
     "every result is trusted": lambda: patched(Origins, "received", _always_believed),
@@ -202,6 +208,8 @@ BUGS: dict[str, Plant] = {
     "everybody has paid": lambda: patched(origins, "payments", _payers_of_any),
     "a share is of anything": lambda: patched(Stated, "shared", lambda self, amount, whole: self.share is not None),
     "to be named is to be written to": lambda: patched(sinks, "ABOUT_WHOM", frozenset()),
+    "to be named is to be undone": lambda: patched(gate, "sinks_of", _light),
+    "what is undone is a deed of its own": lambda: patched(errands, "_UPON", frozenset()),
     "an address is one only in its own argument": lambda: patched(sinks, "_reaches", lambda value: False),
     "flags and choices are harmless": lambda: patched(sinks, "_widens", lambda *_: False),
     "how many does not matter": lambda: patched(sinks, "_MONEY", sinks._MONEY - sinks._COUNTED),

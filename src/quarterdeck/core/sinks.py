@@ -152,10 +152,9 @@ def _kinds(shape: Mapping[str, object]) -> set[str]:
 
 class Sinks(msgspec.Struct, frozen=True):
     """What the gate has to know of one tool's reach; made once. ``sensitive``: to act through it is sensitive access by itself;
-    ``giving``: it gives something to whom it reaches, so that to be named is not enough; ``listed``: whom it reaches is a list, so that
-    a call without one reaches nobody; ``paying``: what it moves is money; ``fields``: every name that its schema
-    gives to a field, so that other names are data;
-    ``closed``: the arguments that are one of a closed list.
+    ``grave``: it gives something to whom it reaches, removes it, or cannot be undone, so that to be named is not enough; ``listed``:
+    whom it reaches is a list, so that a call without one reaches nobody; ``paying``: what it moves is money; ``fields``: every name
+    that its schema gives to a field, so that other names are data; ``closed``: the arguments that are one of a closed list.
     """
 
     roles: Mapping[str, Role]
@@ -165,7 +164,7 @@ class Sinks(msgspec.Struct, frozen=True):
     defaults: Mapping[str, object] = {}
     fields: frozenset[str] = frozenset()
     closed: frozenset[str] = frozenset()
-    giving: bool = False
+    grave: bool = False
     name: str = ""
     deed: Deed = Deed(frozenset(), frozenset(), frozenset())
     listed: bool = False
@@ -193,10 +192,11 @@ def sinks_of(spec: ToolSpec) -> Sinks:
     targets = [name for name, role in found.items() if role is Role.TARGET]
     listed = bool(targets) and isinstance(properties, dict) and all(_is_list(properties.get(name)) for name in targets)
     deed = Deed.of(spec.name)
-    giving = spec.effect is not EffectClass.WRITE and bool(deed.families & ABOUT_WHOM)
+    gives = spec.effect is not EffectClass.WRITE and bool(deed.families & ABOUT_WHOM)
+    grave = gives or spec.effect is EffectClass.IRREVERSIBLE or "remove" in deed.families
     paying = deed.pays or not PAYMENTS.isdisjoint(deed.about)
     return Sinks(
-        found, spec.effect, not inward, sensitive, defaults, _fields(schema), closed, giving, spec.name, deed, listed, paying
+        found, spec.effect, not inward, sensitive, defaults, _fields(schema), closed, grave, spec.name, deed, listed, paying
     )
 
 
@@ -397,7 +397,7 @@ def _doubt(name: str, leaf: object, role: Role, sinks: Sinks, trusted: Origins) 
     unasked = "" if wanted or sinks.effect is EffectClass.READ or not trusted.errand.understood else "label.unasked"
     found = trusted.identifies(leaf, name, sinks.name) if small or not trusted.asked(leaf) else Given.ASKED
     if found is Given.ASKED:
-        return unasked if sinks.giving else ""
+        return unasked if sinks.grave else ""
     if wanted and not sinks.paying and trusted.pointed(leaf):
         return ""
     if found is Given.NAMED and (wanted or trusted.errand.allows(sinks.deed)):
