@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from quarterdeck.core.commit import Claim, Commit, Head, SettlePost, Taken, TakePosts
+from quarterdeck.core.commit import Claim, Commit, Head, SettlePost, Taken, TakePosts, record
+from quarterdeck.core.events import RunFinished, RunStarted
 from quarterdeck.core.outbox import Post, lane_of
+from quarterdeck.core.vocabulary import Status, StopReason
 from quarterdeck.testing.conformance.stand import note
 from quarterdeck.testing.inline import InlineJournal
 from quarterdeck.testing.samples import T0_US, admission
@@ -22,8 +24,10 @@ async def filled(path: Path) -> None:
         await journal.submit(Claim("w1", 1, T0_US))
         posts = [Post(f"{run_id}:{name}", lane_of(tenant, "orders", "k"), "orders", "k", b'"secret"') for name in ("m1", "m2")]
         outbox = tuple(posts) if run_id == "r1" else ()
-        head = Head("succeeded", "completed", "done", release=True) if run_id != "r3" else None
-        await journal.submit(Commit(run_id, 1, 1, 1, (note("end"),), T0_US, head=head, outbox=outbox))
+        head = Head("succeeded", "completed", "completed", release=True) if run_id != "r3" else None
+        begun = record(RunStarted(T0_US, "w1", 1))
+        end = record(RunFinished(T0_US, Status.SUCCEEDED, StopReason.COMPLETED, "completed")) if head else note("a word")
+        await journal.submit(Commit(run_id, 1, 1, 1, (begun, end), T0_US, head=head, outbox=outbox))
     taken = await journal.submit(TakePosts(1, T0_US, 1))
     assert isinstance(taken, Taken)
     post = taken.posts[0]

@@ -14,7 +14,7 @@ answered, and only that one value may be used. What a stranger adds to such a pl
 >>> asked.read("Delete the largest file and join the channel starting with Ext.")
 >>> list(asked.chosen([{"id": 4, "size": 12}, {"id": 5, "size": 13}], frozenset({"fil"})))
 [('id', '5')]
->>> list(asked.chosen(["general", "Ext_0"], frozenset({"chanel"})))
+>>> list(asked.chosen(["general", "Ext_0"], frozenset({"channel"})))
 [('', 'Ext_0')]
 """
 

@@ -13,7 +13,7 @@ def load(name: str) -> dict[str, Sql]:
     """The statements of ``sql/<name>.sql`` by their ``-- name:`` line.
 
     >>> sorted(load("read"))[:2]
-    ['accounts', 'approval_columns']
+    ['account', 'accounts']
     """
     found: dict[str, Sql] = {}
     for block in script(name).split("-- name: ")[1:]:

@@ -10,7 +10,7 @@ def load(name: str) -> dict[str, str]:
     """The statements of ``sql/<name>.sql`` by their ``-- name:`` line.
 
     >>> sorted(load("read"))[:2]
-    ['accounts', 'approval_columns']
+    ['account', 'accounts']
     """
     text = (resources.files(__package__) / "sql" / f"{name}.sql").read_text("utf-8")
     found: dict[str, str] = {}
