@@ -40,8 +40,12 @@ class Hands:
             return await verb(*args, **options)
         return await asyncio.to_thread(verb, *args, **options)
 
-    async def all(self, verb: Callable[..., Any], *args: Any, **options: Any) -> list[Any]:
-        """Everything that an iterating verb gives."""
+    async def all(self, verb: Callable[..., Any], *args: Any, into: list[Any] | None = None, **options: Any) -> list[Any]:
+        """Everything that an iterating verb gives, at its end; ``into`` has each item as soon as it comes."""
+        items: list[Any] = [] if into is None else into
         if inspect.isasyncgen(found := verb(*args, **options)):
-            return [item async for item in found]
-        return await asyncio.to_thread(list, found)
+            async for item in found:
+                items.append(item)
+        else:
+            await asyncio.to_thread(items.extend, found)
+        return items

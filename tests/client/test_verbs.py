@@ -111,10 +111,11 @@ async def test_events_are_the_journal(house: House, hands: Hands) -> None:
 async def test_following_gives_events_and_deltas_and_ends_with_the_run(house: House, hands: Hands) -> None:
     async with hands.client(house.url) as client:
         run = await hands.do(client.submit, "slow")
-        following = asyncio.ensure_future(hands.all(run.follow))
-        await until(lambda: house.door.stage.streams.open == 1 and house.runtime.parts.hub.watched(run.id))
+        events: list[Any] = []
+        following = asyncio.ensure_future(hands.all(run.follow, into=events))
+        await until(lambda: any(event.kind == "run.progress" for event in events))  # from here on it is live
         house.shop.gate.set()
-        events = await following
+        await following
         assert [event.seq for event in events if event.durable] == list(range(1, house.runtime.show(run.id).row.seq + 1))
         assert [event.text for event in events if event.kind == "model.delta" and event.text][-1] == "done waiting"
         after = await hands.all(run.follow, 3, content=False)
