@@ -187,15 +187,21 @@ def facts(rows: Iterable[FactRow], told: Sequence[Audit]) -> list[Finding]:
     return found
 
 
-def _switches(row: FactRow | None, told: Sequence[Audit]) -> list[Finding]:
+def _standing(told: Sequence[Audit], made: str, undone: str) -> tuple[dict[str, Audit], int]:
+    """What was made and not undone, by its target, and when anything of the kind was last said."""
     said: dict[str, Audit] = {}
-    last: Audit | None = None
+    last_us = 0
     for one in told:
-        if one.action in ("switch.set", "switch.cleared"):
-            last = one
+        if one.action in (made, undone):
+            last_us = one.at_us
             said.pop(one.target, None)
-            if one.action == "switch.set":
+            if one.action == made:
                 said[one.target] = one
+    return said, last_us
+
+
+def _switches(row: FactRow | None, told: Sequence[Audit]) -> list[Finding]:
+    said, last_us = _standing(told, "switch.set", "switch.cleared")
     stored = {} if row is None else {one.key: one for one in switches_of(row.value) if one.at_us}
     found = []
     for key, switch in stored.items():
@@ -204,7 +210,7 @@ def _switches(row: FactRow | None, told: Sequence[Audit]) -> list[Finding]:
             found.append(Finding("fact.switches", f"the switch {key} is set, and the audit log does not say so"))
     for key, one in said.items():
         expires_at_us = _expiry(one)
-        over = expires_at_us is not None and last is not None and expires_at_us <= last.at_us
+        over = expires_at_us is not None and expires_at_us <= last_us
         if key not in stored and not over:
             found.append(Finding("fact.switches", f"{one.by} has set the switch {key}, nobody cleared it, and it is not there"))
     return found
@@ -215,14 +221,7 @@ def _expiry(said: Audit) -> int | None:
 
 
 def _dependencies(row: FactRow | None, told: Sequence[Audit]) -> list[Finding]:
-    said: dict[str, Audit] = {}
-    last = 0
-    for one in told:
-        if one.action in ("dependency.changed", "dependency.restored"):
-            last = one.at_us
-            said.pop(one.target, None)
-            if one.action == "dependency.changed":
-                said[one.target] = one
+    said, last_us = _standing(told, "dependency.changed", "dependency.restored")
     stored = {} if row is None else {one.name: one for one in overrides_of(row.value)}
     found = []
     for name, override in stored.items():
@@ -230,7 +229,7 @@ def _dependencies(row: FactRow | None, told: Sequence[Audit]) -> list[Finding]:
         if known is None or (known.by, _change(known)) != (override.by, (override.change, override.until_us)):
             found.append(Finding("fact.dependencies", f"{name} is changed, and the audit log does not say so"))
     for name, one in said.items():
-        if name not in stored and _change(one)[1] > last:
+        if name not in stored and _change(one)[1] > last_us:
             found.append(Finding("fact.dependencies", f"{one.by} has changed {name}, and the change is not there"))
     return found
 
